@@ -1,0 +1,1 @@
+"""Flax transformer, losses, sizes and decoding: pure functions of arrays."""

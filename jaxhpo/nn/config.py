@@ -1,0 +1,143 @@
+"""What a model is (static) and how it is regularised (traced)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxhpo.errors import UsageError
+
+Rate = float | tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape of a decoder or encoder transformer; every value is static. None means derived."""
+
+    num_layers: int = 2
+    """blocks"""
+    d_model: int = 64
+    """width of the residual stream"""
+    num_heads: int = 4
+    """query heads"""
+    num_kv_heads: int | None = None
+    """key/value heads: num_heads (multi-head, the default), 1 (multi-query), a divisor in between (grouped)"""
+    head_dim: int | None = None
+    """width of one head (default: d_model / num_heads)"""
+    d_mlp: int | None = None
+    """width of the feed-forward layer (default: 4 d_model; for swiglu 8/3 d_model, up to a multiple of 8)"""
+    vocab_size: int | None = None
+    """tokens (default: the tokenizer's)"""
+    context: int = 64
+    """tokens in one training sequence"""
+    norm: Literal["rms", "layer"] = "rms"
+    """RMSNorm or LayerNorm"""
+    norm_position: Literal["pre", "post"] = "pre"
+    """before the branch (GPT-2, Llama) or after it, on the sum (BERT)"""
+    norm_eps: float = 1e-6
+    """added to the variance"""
+    attention: Literal["causal", "bidirectional"] = "causal"
+    """what a position may see"""
+    position: Literal["rotary", "learned", "none"] = "rotary"
+    """how positions are told apart"""
+    rope_theta: float = 10000.0
+    """base of the rotary wavelengths"""
+    activation: Literal["gelu", "gelu_tanh", "swiglu"] = "gelu"
+    """feed-forward non-linearity; swiglu has a gate"""
+    bias: bool = False
+    """biases in projections and in LayerNorm"""
+    tie_embeddings: bool = True
+    """read-out is the transposed embedding"""
+    qk_norm: bool = False
+    """RMSNorm on each head of queries and keys (Qwen3)"""
+    logit_softcap: float | None = None
+    """tanh cap on the logits (Gemma 2)"""
+    attention_softcap: float | None = None
+    """tanh cap on the attention scores"""
+    init_std: float = 0.02
+    """of every matrix; those that write to the residual stream are divided by sqrt(2 num_layers)"""
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """of matrix products; parameters, softmax and loss stay float32"""
+    remat: bool = False
+    """recompute each block in the backward pass instead of keeping its activations"""
+
+    def __post_init__(self) -> None:
+        for name in ("num_layers", "d_model", "num_heads", "context"):
+            _at_least_one(f"model.{name}", getattr(self, name))
+        for name in ("num_kv_heads", "head_dim", "d_mlp", "vocab_size"):
+            if getattr(self, name) is not None:
+                _at_least_one(f"model.{name}", getattr(self, name))
+        if self.head_dim is None and self.d_model % self.num_heads:
+            near = [n for n in range(1, self.d_model + 1) if self.d_model % n == 0]
+            near = sorted(near, key=lambda n: abs(n - self.num_heads))[:2]
+            raise UsageError(
+                f"model.d_model={self.d_model} is not a multiple of model.num_heads={self.num_heads}; "
+                f"try num_heads {' or '.join(map(str, sorted(near)))}, or give model.head_dim"
+            )
+        if self.num_heads % self.kv_heads:
+            divisors = [n for n in range(1, self.num_heads + 1) if self.num_heads % n == 0]
+            raise UsageError(
+                f"model.num_heads={self.num_heads} is not a multiple of model.num_kv_heads="
+                f"{self.kv_heads}; allowed: {', '.join(map(str, divisors))}"
+            )
+        if self.position == "rotary" and self.width_of_head % 2:
+            raise UsageError(
+                f"model.head_dim={self.width_of_head} is odd, and rotary positions need pairs; "
+                "use an even head_dim or model.position learned"
+            )
+
+    @property
+    def kv_heads(self) -> int:
+        return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
+
+    @property
+    def width_of_head(self) -> int:
+        return self.d_model // self.num_heads if self.head_dim is None else self.head_dim
+
+    @property
+    def mlp_width(self) -> int:
+        if self.d_mlp is not None:
+            return self.d_mlp
+        if self.activation == "swiglu":
+            return -(-8 * self.d_model // 3 // 8) * 8
+        return 4 * self.d_model
+
+
+@dataclass(frozen=True)
+class DropoutConfig:
+    """Probabilities of zeroing, traced; a tuple gives one per layer. Zero and not searched: compiled out."""
+
+    embedding: float = 0.0
+    """after the embedding"""
+    attention: Rate = 0.0
+    """on the attention weights"""
+    residual: Rate = 0.0
+    """on each branch before it joins the residual stream"""
+    mlp: Rate = 0.0
+    """inside the feed-forward layer, after the non-linearity"""
+
+    def __post_init__(self) -> None:
+        for name in ("embedding", "attention", "residual", "mlp"):
+            rates = getattr(self, name)
+            for rate in rates if isinstance(rates, tuple) else (rates,):
+                if not 0.0 <= rate < 1.0:
+                    raise UsageError(f"dropout.{name}={rate} is not a probability; allowed: 0 <= p < 1")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Terms of the training loss, traced. Zero and not searched: compiled out."""
+
+    label_smoothing: float = 0.0
+    """probability mass spread evenly over the vocabulary"""
+    z_loss: float = 0.0
+    """weight of the squared log-partition, keeps logits from drifting (PaLM: 1e-4)"""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.label_smoothing < 1.0:
+            raise UsageError(f"loss.label_smoothing={self.label_smoothing}; allowed: 0 <= s < 1")
+        if self.z_loss < 0.0:
+            raise UsageError(f"loss.z_loss={self.z_loss}; allowed: 0 or more")
+
+
+def _at_least_one(name: str, value: int) -> None:
+    if value < 1:
+        raise UsageError(f"{name}={value}; allowed: 1 or more")

@@ -1,0 +1,14 @@
+"""Devices, caches and strictness for every test: set before JAX starts."""
+
+import os
+import tempfile
+from pathlib import Path
+
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ.setdefault("PJRT_NPROC", "2")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+_cache = Path(os.environ.get("XDG_CACHE_HOME", tempfile.gettempdir())) / "jaxhpo-test-compilation"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+os.environ.setdefault("WANDB_MODE", "offline")
