@@ -1,0 +1,49 @@
+"""How members are executed: devices, chunks, unrolling. Set before JAX starts."""
+
+import os
+from dataclasses import dataclass
+
+from jaxhpo.errors import UsageError
+
+
+@dataclass(frozen=True)
+class ExecutionConfig:
+    """Where and in what groups the members run; None means the default for the backend."""
+
+    devices: int | None = None
+    """devices to use (default: all; on a CPU one virtual device per core, no more than members)"""
+    data: int = 1
+    """devices that share each member's batch; the others share out the members"""
+    chunk: int | None = None
+    """members trained at once on a device (default: 1 on a CPU, which is exact; else all that fit)"""
+    unroll: bool | None = None
+    """unroll the layer loop (default: on a CPU up to 12 layers; else scan, to compile quickly)"""
+    accumulate: int = 1
+    """micro-batches whose gradients make one step"""
+    compilation_cache: bool = True
+    """keep compiled programs in the user's cache folder, by jaxlib version and processor"""
+
+    def __post_init__(self) -> None:
+        for name in ("devices", "data", "chunk", "accumulate"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"execution.{name}={value}; allowed: 1 or more")
+
+
+def usable_cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def prepare_backend(execution: ExecutionConfig, members: int) -> None:
+    """Sets what JAX reads when it starts: virtual CPU devices and the size of the CPU's thread pool.
+
+    Values that the user has set are left alone. Without effect once JAX's backend has started, and
+    on accelerators. The thread count decides the last bits of CPU arithmetic, so it is pinned.
+    """
+    devices = execution.devices or min(usable_cores(), members) * execution.data
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_force_host_platform_device_count" not in flags:
+        flag = f"--xla_force_host_platform_device_count={devices}"
+        os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
+    os.environ.setdefault("PJRT_NPROC", str(usable_cores()))

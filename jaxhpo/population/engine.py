@@ -1,0 +1,163 @@
+"""One engine trains, evaluates, probes, copies and restores the members of every search."""
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import PartitionSpec
+
+from jaxhpo.population import mesh as meshes
+from jaxhpo.population import member as life
+from jaxhpo.population import programs
+from jaxhpo.population.member import Member
+from jaxhpo.population.rows import Rows, padded
+from jaxhpo.population.task import Task
+
+ROWS, WHOLE = PartitionSpec(meshes.MEMBER), PartitionSpec()
+
+
+class Engine:
+    """The compiled programs of one task and one population size.
+
+    Nothing that a search changes recompiles: hyperparameters, seeds, step counts and parents are
+    arguments. Programs are built once per kind and data layout, ahead of their first call; `built`
+    lists their names with the seconds each took. Rows come in as numpy arrays and are padded to a
+    multiple of shards x chunk, with two rows a shard at least: a loop of one is another program.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        mesh: jax.sharding.Mesh,
+        members: int,
+        run_seed: int = 0,
+        chunk: int = 1,
+        accumulate: int = 1,
+    ) -> None:
+        self.task, self.mesh, self.members, self.accumulate = task, mesh, members, accumulate
+        self.shards = mesh.shape[meshes.MEMBER]
+        rows = max(2, -(-members // self.shards))
+        self.chunk = min(chunk, rows)
+        self.size = self.shards * (-(-rows // self.chunk) * self.chunk)
+        self.built: list[tuple[str, float]] = []
+        self._programs: dict[Any, Callable] = {}
+        self._run_seed = jax.device_put(np.uint32(run_seed), meshes.everywhere(mesh))
+
+    # state
+
+    def abstract(self, rows: Rows) -> Member:
+        """Shapes, dtypes and shardings of a population, for restoring and for planning."""
+        row = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), rows)
+        one = jax.eval_shape(
+            lambda row: life.newborn(self.task, row.hyperparams, np.uint32(0), row.seeds), row
+        )
+        place = meshes.by_member(self.mesh)
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((self.size, *x.shape), x.dtype, sharding=place), one
+        )
+
+    def empty(self, rows: Rows) -> Member:
+        """A population of zeros, to be filled by `assemble` with newborns."""
+        return jax.tree.map(
+            lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding), self.abstract(rows)
+        )
+
+    # the four programs
+
+    def assemble(self, population: Member, rows: Rows) -> Member:
+        """Donates `population`."""
+        return self._run("assemble", population, self.place(rows), self._run_seed)
+
+    def train(
+        self, population: Member, rows: Rows, batches: Any
+    ) -> tuple[Member, dict[str, jax.Array]]:
+        """Donates `population`. Batches are [U, S, B, ...] with U streams of S >= steps; metrics
+        f32[P, S] are NaN where a row made no step. Returns at once; nothing waits on the device."""
+        return self._run("train", population, self.place(rows), self._run_seed, self.stage(batches))
+
+    def evaluate(self, population: Member, rows: Rows, held_out: Any) -> jax.Array:
+        """Held-out losses f32[P, E] of batches [E, B, ...]."""
+        return self._run("evaluate", population, self.place(rows), self.stage(held_out, axis=1))
+
+    def probe(
+        self, population: Member, rows: Rows, batches: Any, held_out: Any
+    ) -> tuple[jax.Array, jax.Array]:
+        """Raw and cooled losses f32[P, E]; the population is left as it is."""
+        return self._run(
+            "probe",
+            population,
+            self.place(rows),
+            self._run_seed,
+            self.stage(batches),
+            self.stage(held_out, axis=1),
+        )
+
+    # placing host arrays
+
+    def place(self, rows: Rows) -> Rows:
+        """Padded rows on their shards."""
+        if isinstance(rows.seeds, jax.Array):
+            return rows
+        return jax.device_put(padded(rows, self.size), meshes.by_member(self.mesh))
+
+    def stage(self, batches: Any, axis: int = 2) -> Any:
+        """Batches on the device, `axis` (the batch) split over the data axis of the mesh."""
+        return jax.device_put(batches, meshes.by_batch(self.mesh, axis))
+
+    # compiling
+
+    def _run(self, kind: str, *args: Any) -> Any:
+        return self.program(kind, *args)(*args)
+
+    def program(self, kind: str, *args: Any) -> Callable:
+        """The compiled program for arguments of these shapes (arrays, or abstract with shardings)."""
+        key = (kind, *[(x.shape, x.dtype) for x in jax.tree.leaves(args[2:])])
+        if key not in self._programs:
+            start = time.perf_counter()
+            self._programs[key] = self.lower(kind, *args).compile()
+            self.built.append((kind, time.perf_counter() - start))
+        return self._programs[key]
+
+    def lower(self, kind: str, *args: Any) -> jax.stages.Lowered:
+        function, in_specs, out_specs, donate = self._kinds[kind]
+        mapped = jax.shard_map(
+            function,
+            mesh=self.mesh,
+            in_specs=in_specs,
+            out_specs=out_specs,
+            axis_names={meshes.MEMBER},
+            check_vma=False,
+        )
+        abstract = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), args
+        )
+        return jax.jit(mapped, donate_argnums=donate).lower(*abstract)
+
+    @functools.cached_property
+    def _kinds(self) -> dict[str, tuple[Callable, Any, Any, tuple[int, ...]]]:
+        bind = functools.partial
+        task, chunk, micro = self.task, self.chunk, self.accumulate
+        return {
+            "train": (
+                bind(programs.train, task, chunk, micro),
+                (ROWS, ROWS, WHOLE, WHOLE),
+                ROWS,
+                (0,),
+            ),
+            "evaluate": (bind(programs.evaluate, task, chunk), (ROWS, ROWS, WHOLE), ROWS, ()),
+            "probe": (
+                bind(programs.probe, task, chunk, micro),
+                (ROWS, ROWS, WHOLE, WHOLE, WHOLE),
+                ROWS,
+                (),
+            ),
+            "assemble": (
+                bind(programs.assemble, task, self.shards),
+                (ROWS, ROWS, WHOLE),
+                ROWS,
+                (0,),
+            ),
+        }

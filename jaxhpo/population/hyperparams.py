@@ -1,0 +1,97 @@
+"""The traced hyperparameters of a language model, and how points become rows of them."""
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from jaxhpo import optimizers, schedules
+from jaxhpo.nn.config import DropoutConfig, LossConfig
+from jaxhpo.nn.hyperparams import Dropout, LossTerms
+from jaxhpo.optimizers.config import OptimizerConfig
+from jaxhpo.schedules.config import ScheduleConfig
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Hyperparams:
+    """Everything continuous that a search may change, one slice a room; [P] leads every leaf.
+
+    A feature that neither config nor space uses is None: static, compiled out.
+    """
+
+    schedule: schedules.Schedule | schedules.Cooled
+    optimizer: optimizers.OptimizerHyperparams
+    dropout: Dropout
+    loss: LossTerms
+
+
+class Defaults(Protocol):
+    """The part of a run's config that traced values come from."""
+
+    schedule: ScheduleConfig
+    optimizer: OptimizerConfig
+    dropout: DropoutConfig
+    loss: LossConfig
+    steps: int
+    model: Any
+
+
+def lower(
+    config: Defaults, searched: Collection[str], points: Sequence[Mapping[str, Any]]
+) -> Hyperparams:
+    """Rows f32[P, ...] (numpy) of the config's values, each overridden by its point.
+
+    `searched` are the dotted names of the space: they decide, not the points, which features exist.
+    Raises UsageError where a value is outside what its room allows.
+    """
+    rows = [_row(config, frozenset(searched), point) for point in points]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+
+
+def _row(config: Defaults, searched: frozenset[str], point: Mapping[str, Any]) -> Hyperparams:
+    values = {name: _override(config, name, point) for name in ("schedule", "optimizer", "loss")}
+    uses = lambda name: name in searched
+    return Hyperparams(
+        schedule=schedules.lower(values["schedule"], config.steps),
+        optimizer=optimizers.lower(
+            values["optimizer"],
+            clip=uses("optimizer.clip_norm") or np.isfinite(config.optimizer.clip_norm),
+        ),
+        dropout=_dropout(config, searched, point),
+        loss=LossTerms(
+            **{
+                name: np.float32(getattr(values["loss"], name))
+                if uses(f"loss.{name}") or getattr(config.loss, name)
+                else None
+                for name in ("label_smoothing", "z_loss")
+            }
+        ),
+    )
+
+
+def _override(config: Defaults, section: str, point: Mapping[str, Any]) -> Any:
+    prefix = f"{section}."
+    changes = {k.removeprefix(prefix): v for k, v in point.items() if k.startswith(prefix)}
+    return dataclasses.replace(getattr(config, section), **changes)
+
+
+def _dropout(config: Defaults, searched: frozenset[str], point: Mapping[str, Any]) -> Dropout:
+    """Rates f32[], or f32[L] where the config gives a tuple or the space names a layer."""
+    rates = {}
+    for field in dataclasses.fields(Dropout):
+        name = f"dropout.{field.name}"
+        value = point.get(name, getattr(config.dropout, field.name))
+        layers = [key for key in searched if key.startswith(f"{name}.")]
+        if layers or isinstance(value, tuple):
+            value = np.broadcast_to(np.float32(value), (config.model.num_layers,)).copy()
+            for key in layers:
+                value[int(key.rsplit(".", 1)[1])] = point.get(
+                    key, value[int(key.rsplit(".", 1)[1])]
+                )
+        used = layers or name in searched or np.any(np.asarray(getattr(config.dropout, field.name)))
+        rates[field.name] = np.float32(value) if used else None
+    return Dropout(**rates)

@@ -1,0 +1,102 @@
+"""One member: its state, one step, and a stretch of steps. Nothing here mentions a population."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxhpo.population.task import Task
+
+INIT = 0xFFFFFFFF
+"""Stream of a trial's key that draws its first parameters; steps count from zero."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Member:
+    """All that training changes; [P] leads every leaf in a population. No key: it is derived."""
+
+    params: Any
+    moments: Any
+    step: jax.Array
+
+
+def stream(run_seed: jax.Array, seed: jax.Array, step: jax.Array | int) -> jax.Array:
+    """The key of one step of one trial: a function of the three numbers, nothing is advanced."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(run_seed), seed), step)
+
+
+def newborn(task: Task, hyperparams: Any, run_seed: jax.Array, seed: jax.Array) -> Member:
+    params = task.init(stream(run_seed, seed, INIT), hyperparams)
+    return Member(params, task.optimizer(hyperparams).init(params), jnp.int32(0))
+
+
+def gradient(task: Task, params: Any, batch: Any, hyperparams: Any, key: Any, accumulate: int):
+    """Loss f32[] and its gradient on one batch, in `accumulate` micro-batches of equal size."""
+    if accumulate == 1:
+        return jax.value_and_grad(task.loss)(params, batch, hyperparams, key)
+    split = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), batch)
+
+    def add(total, part):
+        micro, index = part
+        found = jax.value_and_grad(task.loss)(
+            params, micro, hyperparams, jax.random.fold_in(key, index)
+        )
+        return jax.tree.map(jnp.add, total, found), None
+
+    zero = (jnp.float32(0), jax.tree.map(jnp.zeros_like, params))
+    total, _ = jax.lax.scan(add, zero, (split, jnp.arange(accumulate)))
+    return jax.tree.map(lambda x: x / accumulate, total)
+
+
+def train_step(
+    task: Task, member: Member, hyperparams: Any, batch: Any, key: jax.Array, accumulate: int
+) -> tuple[Member, dict[str, jax.Array]]:
+    """One update on `batch`; the metrics are f32[] each and belong to the step just made."""
+    loss, grads = gradient(task, member.params, batch, hyperparams, key, accumulate)
+    optimizer = optax.with_extra_args_support(task.optimizer(hyperparams))
+    updates, moments = optimizer.update(grads, member.moments, member.params, step=member.step)
+    metrics = {
+        "loss": loss,
+        "lr": task.rate(hyperparams, member.step),
+        "grad_norm": optax.global_norm(grads),
+    }
+    params = optax.apply_updates(member.params, updates)
+    return Member(params, moments, member.step + 1), metrics
+
+
+METRICS = ("loss", "lr", "grad_norm")
+
+
+def train_steps(
+    task: Task,
+    member: Member,
+    hyperparams: Any,
+    run_seed: jax.Array,
+    seed: jax.Array,
+    batches: Any,
+    steps: jax.Array,
+    accumulate: int,
+) -> tuple[Member, dict[str, jax.Array]]:
+    """`steps` (traced, i32[]) updates on batches [S, B, ...]; metrics f32[S], NaN beyond `steps`.
+
+    Under vmap a row that has made its own steps is frozen bit for bit while others go on.
+    """
+    size = jax.tree.leaves(batches)[0].shape[0]
+    curves = {name: jnp.full(size, jnp.nan, jnp.float32) for name in METRICS}
+
+    def body(index, carry):
+        member, curves = carry
+        batch = jax.tree.map(lambda x: x[index], batches)
+        key = stream(run_seed, seed, member.step)
+        member, metrics = train_step(task, member, hyperparams, batch, key, accumulate)
+        return member, {name: curves[name].at[index].set(metrics[name]) for name in METRICS}
+
+    return jax.lax.fori_loop(0, steps, body, (member, curves))
+
+
+def evaluate(task: Task, params: Any, hyperparams: Any, held_out: Any) -> jax.Array:
+    """Held-out loss f32[E] of each batch of `held_out` [E, B, ...]."""
+    return jax.lax.map(lambda batch: task.loss(params, batch, hyperparams, None), held_out)

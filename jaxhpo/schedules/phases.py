@@ -1,0 +1,92 @@
+"""The one form that all schedules lower to: a padded table of phases."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def _hold(begin, end, left):
+    return end
+
+
+def _linear(begin, end, left):
+    return end + (begin - end) * left
+
+
+def _cosine(begin, end, left):
+    # sin^2(x/2) is (1 - cos x)/2 without the cancellation that eats the last steps in float32
+    return end + (begin - end) * jnp.sin(jnp.pi / 2 * left) ** 2
+
+
+def _one_minus_sqrt(begin, end, left):
+    return end + (begin - end) * (1.0 - jnp.sqrt(1.0 - left))
+
+
+SHAPES = {"hold": _hold, "linear": _linear, "cosine": _cosine, "1-sqrt": _one_minus_sqrt}
+"""How a phase goes from `begin` to `end`; `left` is the share still to come: 1 at its start, 0 at its end."""
+
+_INDEX = {name: i for i, name in enumerate(SHAPES)}
+
+
+class Phase(NamedTuple):
+    """One stretch of a schedule: its shape (a name in SHAPES), length in steps, first and last value."""
+
+    shape: str
+    length: float
+    begin: float
+    end: float
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rate as a function of the step: K phases in a row, then the last one's end for ever.
+
+    Leaves are i32[K] (shape) and f32[K]; a population has [P, K]. A phase of length zero is skipped.
+    An optax schedule: callable with an integer or float step, traced or not.
+    """
+
+    shape: jax.Array
+    length: jax.Array
+    begin: jax.Array
+    end: jax.Array
+
+    def __call__(self, step: jax.typing.ArrayLike) -> jax.Array:
+        """Rate f32[] for update number `step`, counting from zero."""
+        step = jnp.asarray(step, jnp.float32)
+        ends = jnp.cumsum(jnp.asarray(self.length))
+        now = jnp.minimum(jnp.sum(step >= ends), ends.shape[0] - 1)
+        pick = lambda column: jnp.asarray(column)[now]
+        left = jnp.clip((pick(ends) - step) / jnp.maximum(pick(self.length), 1e-9), 0.0, 1.0)
+        values = [shape(pick(self.begin), pick(self.end), left) for shape in SHAPES.values()]
+        # all shapes are computed and one selected: a few scalars cost less than a branch on a device
+        return jnp.stack(values)[pick(self.shape)]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Cooled:
+    """A schedule that from step `start` falls linearly to zero over `length` steps: the cool-down probe."""
+
+    schedule: Schedule
+    start: jax.Array
+    length: jax.Array
+
+    def __call__(self, step: jax.typing.ArrayLike) -> jax.Array:
+        passed = jnp.asarray(step - self.start, jnp.float32)
+        return self.schedule(step) * jnp.clip(1.0 - passed / jnp.maximum(self.length, 1), 0.0, 1.0)
+
+
+def pack(phases: Sequence[Phase], size: int) -> Schedule:
+    """The phases as a Schedule of numpy arrays [size], padded with empty phases; ValueError if more."""
+    if len(phases) > size:
+        raise ValueError(f"{len(phases)} phases do not fit a table of {size}")
+    last = phases[-1].end
+    rows = [*phases, *[Phase("hold", 0.0, last, last)] * (size - len(phases))]
+    column = lambda i: np.array([row[i] for row in rows], np.float32)
+    shapes = np.array([_INDEX[row.shape] for row in rows], np.int32)
+    return Schedule(shapes, column(1), column(2), column(3))
