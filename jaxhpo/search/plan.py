@@ -55,7 +55,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one assignment. `loss` is the raw held-out loss, `score` what ranks: lower is better."""
+    """What came of one assignment: lower is better, NaN ranks last.
+
+    `step` is the trial's own step after the segment, `loss` the raw held-out loss in nats, `score`
+    what ranks (the probe's held-out loss if there was one, else `loss`), and `samples` the
+    per-batch held-out losses whose mean is the score.
+    """
 
     trial: int
     step: int
@@ -65,6 +70,16 @@ class Result:
 
 
 Report = tuple[Result, ...]
+
+
+def by_trial(plan: Plan, report: Report) -> dict[int, Result]:
+    """The report's results by trial id. Raises ValueError if it does not answer this plan."""
+    asked = [row.trial for row in plan.assignments]
+    results = {result.trial: result for result in report}
+    if len(report) != len(asked) or set(results) != set(asked):
+        answered = [result.trial for result in report]
+        raise ValueError(f"a report on trials {answered} does not answer a plan of trials {asked}")
+    return results
 
 
 class Scheduler(Protocol):

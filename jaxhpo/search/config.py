@@ -1,0 +1,91 @@
+"""How population-based training selects and explores."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from jaxhpo.errors import UsageError
+
+Exploit = Literal["truncation", "tournament", "ttest"]
+Explore = Literal["perturb", "normal", "resample", "none"]
+Fitness = Literal["probe", "loss", "improvement"]
+Inherit = Literal["both", "weights"]
+
+
+@dataclass(frozen=True)
+class PbtConfig:
+    """Population-based training; lengths are optimizer steps."""
+
+    members: int = 8
+    """members of the population"""
+    interval: int = 50
+    """steps between two selections"""
+    burn_in: int | None = None
+    """steps before the first selection (default: interval)"""
+    exploit: Exploit = "truncation"
+    """who copies whom: the worst quantile from the best, or each from a better rival it draws"""
+    quantile: float = 0.25
+    """share of the members that truncation replaces, and share it copies from (at most a half)"""
+    ttest_level: float = 0.05
+    """a rival is copied if Welch's two-sided p-value is below this"""
+    explore: Explore = "perturb"
+    """how a copy's hyperparameters change: by a factor, by noise, drawn anew, or not at all"""
+    perturb_factors: tuple[float, ...] = (1.2, 0.8)
+    """a perturbed hyperparameter is multiplied by one of these (Jaderberg et al. 2017)"""
+    perturb_scale: float = 0.1
+    """standard deviation of normal noise, as a share of the dimension's range"""
+    resample_probability: float = 0.25
+    """chance that a hyperparameter is drawn anew instead of perturbed"""
+    inherit: Inherit = "both"
+    """what a copy explores from: its parent's hyperparameters, or its own (weights only)"""
+    fitness: Fitness = "probe"
+    """what ranks: held-out loss after a short cool-down, as it is, or its change per step"""
+    probe_share: float = 0.2
+    """length of the cool-down probe as a share of the interval (an eighth to a quarter is best)"""
+    beside: bool = True
+    """hold the same initial hyperparameters fixed in a second population beside it, to compare"""
+
+    def __post_init__(self) -> None:
+        self._whole("members")
+        self._whole("interval")
+        if self.burn_in is not None:
+            self._whole("burn_in")
+        for name, kind in _LITERALS.items():
+            if getattr(self, name) not in get_args(kind):
+                self._refuse(name, f"is none of {', '.join(get_args(kind))}")
+        self._share("quantile", 0.5)
+        self._share("probe_share", 1.0)
+        self._share("ttest_level", 1.0)
+        self._share("perturb_scale", 1.0)
+        if not 0 <= self.resample_probability <= 1:
+            self._refuse("resample_probability", "must be between 0 and 1")
+        if not self.perturb_factors:
+            self._refuse("perturb_factors", "needs at least one factor")
+        for factor in self.perturb_factors:
+            if not (0 < factor < math.inf) or factor == 1:
+                self._refuse("perturb_factors", "must be positive, finite and not 1")
+
+    @property
+    def first_selection(self) -> int:
+        """Step of the first selection."""
+        return self.interval if self.burn_in is None else self.burn_in
+
+    @property
+    def probe_steps(self) -> int:
+        """Cool-down steps of one member at one selection; zero where nothing is probed."""
+        return max(1, round(self.interval * self.probe_share)) if self.fitness == "probe" else 0
+
+    def _whole(self, name: str) -> None:
+        value = getattr(self, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            self._refuse(name, "must be a whole number of at least 1")
+
+    def _share(self, name: str, most: float) -> None:
+        if not 0 < getattr(self, name) <= most:
+            self._refuse(name, f"must be above 0 and at most {most:g}")
+
+    def _refuse(self, name: str, rule: str) -> None:
+        raise UsageError(f"pbt.{name}={getattr(self, name)!r} {rule}")
+
+
+_LITERALS = {"exploit": Exploit, "explore": Explore, "fitness": Fitness, "inherit": Inherit}

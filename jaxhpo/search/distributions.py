@@ -1,0 +1,265 @@
+"""Distributions of one dimension: to and from the unit interval, and how each is perturbed.
+
+Every value that leaves here is a plain float, int or str inside the bounds. `scaled` moves a value
+the way PBT perturbs it, by a factor above one (up) or below one (down), and clips the result.
+"""
+
+import math
+import numbers
+import re
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from jaxhpo.errors import UsageError
+from jaxhpo.search.plan import Value
+
+FORMS = "uniform(low, high), log(low, high), int(low, high), choice(a, b, ...)"
+LARGEST_INT = 2**31 - 1  # values are lowered to i32
+
+_CALL = re.compile(r"\s*([a-z]+)\s*\((.*)\)\s*")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_WHOLE = re.compile(r"[+-]?\d{1,18}")
+_WORD = re.compile(r"[A-Za-z_][\w.:/+-]*")
+_NON_FINITE = {"nan", "inf", "infinity"}
+
+
+class Distribution(Protocol):
+    """`str` of a distribution is the text that `parse` reads back to an equal one."""
+
+    def decode(self, unit: float) -> Value: ...
+
+    def encode(self, value: Value) -> float: ...
+
+    def contains(self, value: Value) -> bool: ...
+
+    def clip(self, value: Value) -> Value: ...
+
+    def sample(self, rng: np.random.Generator) -> Value: ...
+
+    def scaled(self, value: Value, factor: float) -> Value: ...
+
+
+class _Sampled:
+    """Draws by decoding a uniform number, so the distribution is stated once, in `decode`."""
+
+    def sample(self, rng: np.random.Generator):
+        return self.decode(rng.random())  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class Uniform(_Sampled):
+    """A float, uniform between the bounds (both included)."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        _check_bounds(self)
+        if not math.isfinite(self.high - self.low):
+            raise UsageError("the range from low to high is not a finite number")
+
+    def __str__(self) -> str:
+        return f"uniform({float(self.low)!r}, {float(self.high)!r})"
+
+    def decode(self, unit: float) -> float:
+        return self.clip(self.low + (self.high - self.low) * unit)
+
+    def encode(self, value: Value) -> float:
+        return (float(value) - self.low) / (self.high - self.low)
+
+    def contains(self, value: Value) -> bool:
+        return _is_number(value) and self.low <= value <= self.high  # type: ignore[operator]
+
+    def clip(self, value: Value) -> float:
+        return float(min(max(float(value), self.low), self.high))
+
+    def scaled(self, value: Value, factor: float) -> float:
+        """Moved by as much as the factor would move the middle of the range: 1.2 is a tenth of it.
+
+        A product would leave zero where it is, and a rate of zero must be able to come back.
+        """
+        return self.decode(self.encode(value) + (factor - 1) / 2)
+
+
+@dataclass(frozen=True)
+class Log(_Sampled):
+    """A positive float whose logarithm is uniform between the bounds (both included)."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        _check_bounds(self)
+        if self.low <= 0:
+            raise UsageError(f"low={self.low!r} must be above zero on a log scale")
+        if not math.log(self.low) < math.log(self.high):
+            raise UsageError("low and high are too close to tell their logarithms apart")
+
+    def __str__(self) -> str:
+        return f"log({float(self.low)!r}, {float(self.high)!r})"
+
+    def decode(self, unit: float) -> float:
+        low, high = math.log(self.low), math.log(self.high)
+        return self.clip(math.exp(low + (high - low) * min(max(unit, 0.0), 1.0)))
+
+    def encode(self, value: Value) -> float:
+        low, high = math.log(self.low), math.log(self.high)
+        return (math.log(float(value)) - low) / (high - low)
+
+    def contains(self, value: Value) -> bool:
+        return _is_number(value) and self.low <= value <= self.high  # type: ignore[operator]
+
+    def clip(self, value: Value) -> float:
+        return float(min(max(float(value), self.low), self.high))
+
+    def scaled(self, value: Value, factor: float) -> float:
+        return self.clip(float(value) * factor)
+
+
+@dataclass(frozen=True)
+class Integer(_Sampled):
+    """A whole number, uniform from low to high (both included)."""
+
+    low: int
+    high: int
+
+    def __post_init__(self) -> None:
+        for name, bound in (("low", self.low), ("high", self.high)):
+            if not _is_whole(bound):
+                raise UsageError(f"{name}={bound!r} is not a whole number")
+            if abs(bound) > LARGEST_INT:
+                raise UsageError(f"{name}={bound!r} is beyond {LARGEST_INT}")
+        _check_bounds(self)
+
+    def __str__(self) -> str:
+        return f"int({self.low}, {self.high})"
+
+    def decode(self, unit: float) -> int:
+        return self.low + _bin(unit, self.high - self.low + 1)
+
+    def encode(self, value: Value) -> float:
+        return (int(value) - self.low + 0.5) / (self.high - self.low + 1)
+
+    def contains(self, value: Value) -> bool:
+        return _is_whole(value) and self.low <= value <= self.high  # type: ignore[operator]
+
+    def clip(self, value: Value) -> int:
+        return min(max(round(float(value)), self.low), self.high)
+
+    def scaled(self, value: Value, factor: float) -> int:
+        """Rounded, and moved by at least one unless a bound is in the way."""
+        value = int(value)
+        moved = round(value * factor)
+        return self.clip(moved if moved != value else value + (1 if factor > 1 else -1))
+
+
+@dataclass(frozen=True)
+class Choice(_Sampled):
+    """One of the values, all equally likely; neighbours in the list are neighbours to a search."""
+
+    values: tuple[Value, ...]
+
+    def __post_init__(self) -> None:
+        if not self.values:
+            raise UsageError("a choice needs at least one value")
+        for value in self.values:
+            if isinstance(value, bool) or _read_value(_print_value(value)) != value:
+                raise UsageError(f"{value!r} is neither a finite number nor a plain word")
+        if len(set(self.values)) < len(self.values):
+            raise UsageError("a value is given twice")
+
+    def __str__(self) -> str:
+        return f"choice({', '.join(map(_print_value, self.values))})"
+
+    def decode(self, unit: float) -> Value:
+        return self.values[_bin(unit, len(self.values))]
+
+    def encode(self, value: Value) -> float:
+        return (self.values.index(value) + 0.5) / len(self.values)
+
+    def contains(self, value: Value) -> bool:
+        return not isinstance(value, bool) and value in self.values
+
+    def clip(self, value: Value) -> Value:
+        """The value as it is listed (1.0 may be listed as 1). Raises ValueError if it is not."""
+        return self.values[self.values.index(value)]
+
+    def scaled(self, value: Value, factor: float) -> Value:
+        """The next value in the list, or the one before."""
+        index = self.values.index(value) + (1 if factor > 1 else -1)
+        return self.values[min(max(index, 0), len(self.values) - 1)]
+
+
+def parse(name: str, text: str) -> Distribution:
+    """The distribution that `text` describes. Raises UsageError naming dimension, text and forms.
+
+    >>> parse("schedule.peak_lr", "log(1e-4, 1e-1)")
+    Log(low=0.0001, high=0.1)
+    """
+    try:
+        return _parse(text)
+    except UsageError as reason:
+        raise UsageError(f"space {name} = {text!r}: {reason}; allowed: {FORMS}") from None
+
+
+def _parse(text: str) -> Distribution:
+    call = _CALL.fullmatch(text)
+    if call is None or call[1] not in ("uniform", "log", "int", "choice"):
+        raise UsageError("not a distribution")
+    items = [item.strip() for item in call[2].split(",")] if call[2].strip() else []
+    if call[1] == "choice":
+        return Choice(tuple(_read_value(item) for item in items))
+    if len(items) != 2:
+        raise UsageError(f"{call[1]} takes two bounds, got {len(items)}")
+    if call[1] == "int":
+        return Integer(*(_read_whole(item) for item in items))
+    low, high = (_read_number(item) for item in items)
+    return Uniform(low, high) if call[1] == "uniform" else Log(low, high)
+
+
+def _read_number(text: str) -> float:
+    if not _NUMBER.fullmatch(text) or not math.isfinite(float(text)):
+        raise UsageError(f"{text!r} is not a finite number")
+    return float(text)
+
+
+def _read_whole(text: str) -> int:
+    if not _WHOLE.fullmatch(text):
+        raise UsageError(f"{text!r} is not a whole number up to {LARGEST_INT}")
+    return int(text)
+
+
+def _read_value(text: str) -> Value:
+    if _WHOLE.fullmatch(text):
+        return int(text)
+    if _NUMBER.fullmatch(text):
+        return _read_number(text)
+    if not _WORD.fullmatch(text) or text.lower() in _NON_FINITE:
+        raise UsageError(f"{text!r} is neither a finite number nor a plain word")
+    return text
+
+
+def _print_value(value: Value) -> str:
+    return value if isinstance(value, str) else repr(value)
+
+
+def _check_bounds(bounds: Uniform | Log | Integer) -> None:
+    for name, bound in (("low", bounds.low), ("high", bounds.high)):
+        if not _is_number(bound):
+            raise UsageError(f"{name}={bound!r} is not a finite number")
+    if not bounds.low < bounds.high:
+        raise UsageError(f"low={bounds.low!r} must be below high={bounds.high!r}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _bin(unit: float, bins: int) -> int:
+    return min(max(math.floor(unit * bins), 0), bins - 1)

@@ -1,0 +1,32 @@
+"""Explore: how the hyperparameters of a copy change, one dimension at a time, inside the space."""
+
+import numpy as np
+
+from jaxhpo.search.config import PbtConfig
+from jaxhpo.search.distributions import Distribution
+from jaxhpo.search.plan import Point, Value
+from jaxhpo.search.space import Space
+
+
+def explore(point: Point, space: Space, config: PbtConfig, rng: np.random.Generator) -> Point:
+    """A point near `point`, every dimension changed independently.
+
+    "perturb" multiplies by one of the factors (uniform dimensions move in the unit interval, whole
+    numbers by at least one, choices to a neighbour: see `distributions`); "normal" adds noise in
+    the unit interval; both draw a dimension anew with `resample_probability`. "resample" always
+    does, "none" changes nothing.
+    """
+    return {d.name: _moved(point[d.name], d.distribution, config, rng) for d in space.dimensions}
+
+
+def _moved(
+    value: Value, distribution: Distribution, config: PbtConfig, rng: np.random.Generator
+) -> Value:
+    if config.explore == "none":
+        return value
+    if config.explore == "resample" or rng.random() < config.resample_probability:
+        return distribution.sample(rng)
+    if config.explore == "normal":
+        return distribution.decode(distribution.encode(value) + rng.normal(0, config.perturb_scale))
+    factors = config.perturb_factors
+    return distribution.scaled(value, factors[rng.integers(len(factors))])
