@@ -9,25 +9,28 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def _hold(begin, end, left):
-    return end
+def _hold(done, left):
+    return jnp.zeros_like(left), jnp.ones_like(done)
 
 
-def _linear(begin, end, left):
-    return end + (begin - end) * left
+def _linear(done, left):
+    return left, done
 
 
-def _cosine(begin, end, left):
+def _cosine(done, left):
     # sin^2(x/2) is (1 - cos x)/2 without the cancellation that eats the last steps in float32
-    return end + (begin - end) * jnp.sin(jnp.pi / 2 * left) ** 2
+    return jnp.sin(jnp.pi / 2 * left) ** 2, jnp.sin(jnp.pi / 2 * done) ** 2
 
 
-def _one_minus_sqrt(begin, end, left):
-    return end + (begin - end) * (1.0 - jnp.sqrt(1.0 - left))
+def _one_minus_sqrt(done, left):
+    root = jnp.sqrt(done)
+    return left / (1.0 + root), root
 
 
 SHAPES = {"hold": _hold, "linear": _linear, "cosine": _cosine, "1-sqrt": _one_minus_sqrt}
-"""How a phase goes from `begin` to `end`; `left` is the share still to come: 1 at its start, 0 at its end."""
+"""Weights of a phase's first and last value, from the shares of the phase that are done and left.
+
+Both shares and both weights are given, never one minus the other: small rates keep their digits."""
 
 _INDEX = {name: i for i, name in enumerate(SHAPES)}
 
@@ -61,10 +64,12 @@ class Schedule:
         ends = jnp.cumsum(jnp.asarray(self.length))
         now = jnp.minimum(jnp.sum(step >= ends), ends.shape[0] - 1)
         pick = lambda column: jnp.asarray(column)[now]
-        left = jnp.clip((pick(ends) - step) / jnp.maximum(pick(self.length), 1e-9), 0.0, 1.0)
-        values = [shape(pick(self.begin), pick(self.end), left) for shape in SHAPES.values()]
-        # all shapes are computed and one selected: a few scalars cost less than a branch on a device
-        return jnp.stack(values)[pick(self.shape)]
+        share = lambda steps: jnp.clip(steps / jnp.maximum(pick(self.length), 1e-9), 0.0, 1.0)
+        done, left = share(step - (pick(ends) - pick(self.length))), share(pick(ends) - step)
+        # all shapes are computed and one picked: a few scalars cost less than a branch on a device
+        weights = jnp.stack([jnp.stack(shape(done, left)) for shape in SHAPES.values()])
+        first, last = weights[pick(self.shape)]
+        return first * pick(self.begin) + last * pick(self.end)
 
 
 @jax.tree_util.register_dataclass
