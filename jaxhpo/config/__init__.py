@@ -1,1 +1,29 @@
+"""The config of a run: typed, frozen, strict, and addressed by dotted names."""
 
+from jaxhpo._lazy import attach
+
+__getattr__, __all__ = attach(
+    __name__,
+    {
+        "Run": "run",
+        "PbtRun": "run",
+        "TrainRun": "run",
+        "KINDS": "run",
+        "load": "loading",
+        "from_dict": "loading",
+        "read_toml": "loading",
+        "to_dict": "dump",
+        "to_toml": "dump",
+        "difference": "drift",
+        "refuse_drift": "drift",
+        "class_of": "drift",
+        "replace": "names",
+        "is_static": "names",
+        "traced_names": "names",
+        "known_names": "names",
+        "searchable_names": "names",
+        "flatten": "fields",
+        "options": "fields",
+        "suggest": "fields",
+    },
+)

@@ -1,0 +1,74 @@
+"""Tune the hyperparameters of language models: whole searches in one JAX program.
+
+Each command of `jaxhpo` is one typed call: `pbt(config)`, `train(config)`, `resume(run)`,
+`plan(config)`, `write_report(run)`. Nothing heavy is imported before it is used.
+"""
+
+from typing import TYPE_CHECKING
+
+from jaxhpo._lazy import attach
+
+if TYPE_CHECKING:
+    from jaxhpo.cli.pbt import pbt
+    from jaxhpo.cli.plan import plan
+    from jaxhpo.cli.resume import resume
+    from jaxhpo.cli.train import train
+    from jaxhpo.config.run import PbtRun, TrainRun
+    from jaxhpo.data.config import DataConfig
+    from jaxhpo.errors import Diverged, Interrupted, UsageError
+    from jaxhpo.nn.config import DropoutConfig, LossConfig, ModelConfig
+    from jaxhpo.optimizers.config import OptimizerConfig
+    from jaxhpo.population.config import ExecutionConfig
+    from jaxhpo.record.config import CheckpointConfig, TrackerConfig
+    from jaxhpo.report.page import write_report
+    from jaxhpo.schedules.config import ScheduleConfig
+    from jaxhpo.search.config import PbtConfig
+
+__all__ = [
+    "CheckpointConfig",
+    "DataConfig",
+    "Diverged",
+    "DropoutConfig",
+    "ExecutionConfig",
+    "Interrupted",
+    "LossConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "PbtConfig",
+    "PbtRun",
+    "ScheduleConfig",
+    "TrackerConfig",
+    "TrainRun",
+    "UsageError",
+    "pbt",
+    "plan",
+    "resume",
+    "train",
+    "write_report",
+]
+
+__getattr__, _ = attach(
+    __name__,
+    {
+        "pbt": "cli.pbt",
+        "train": "cli.train",
+        "resume": "cli.resume",
+        "plan": "cli.plan",
+        "write_report": "report.page",
+        "PbtRun": "config.run",
+        "TrainRun": "config.run",
+        "DataConfig": "data.config",
+        "ModelConfig": "nn.config",
+        "DropoutConfig": "nn.config",
+        "LossConfig": "nn.config",
+        "ScheduleConfig": "schedules.config",
+        "OptimizerConfig": "optimizers.config",
+        "PbtConfig": "search.config",
+        "ExecutionConfig": "population.config",
+        "CheckpointConfig": "record.config",
+        "TrackerConfig": "record.config",
+        "UsageError": "errors",
+        "Interrupted": "errors",
+        "Diverged": "errors",
+    },
+)

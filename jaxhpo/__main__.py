@@ -1,0 +1,8 @@
+"""`python -m jaxhpo`."""
+
+import sys
+
+from jaxhpo.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,25 @@
+"""`jaxhpo resume RUN`: carry on a run from its last committed checkpoint."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jaxhpo.cli.launch import reported, show
+from jaxhpo.cli.positional import run_directory
+
+if TYPE_CHECKING:
+    from jaxhpo.study import Outcome
+
+
+def resume(run: Path | str) -> "Outcome":
+    """Carries on a run that was stopped or killed; it ends as if it had never been.
+
+    Raises UsageError where `run` is no run directory or is in use, else what `pbt` raises.
+    """
+    from jaxhpo.study import resume as carry_on
+
+    return reported(carry_on(Path(run)))
+
+
+def main(argv: Sequence[str]) -> int:
+    return show(resume(run_directory(argv, "resume", __doc__ or "")))
