@@ -1,0 +1,151 @@
+"""What a run found, in numbers: one plain dictionary for the page and for the command line."""
+
+import math
+import statistics
+from collections.abc import Mapping
+from typing import Any
+
+from jaxhpo.report.lineage import (
+    History,
+    Lineage,
+    ancestors,
+    final_results,
+    number,
+    score_order,
+    trace,
+)
+
+POPULATION = "pbt"
+CONTROL = "fixed"
+
+
+def summarise(history: History) -> dict[str, Any]:
+    """Outcome, members, gain and costs of a run, finished or not.
+
+    Losses are nats per token, `bits_per_byte` is None where the tokens' length in bytes is unknown.
+    `gain` holds best and median of the fixed group minus PBT's best: positive means that PBT won;
+    None without both groups. `status` is "finished", "stopped" or "unfinished".
+    """
+    lineage = trace(history)
+    members = _members(history, lineage)
+    best = _best(history, members)
+    groups = _groups(history, members)
+    return {
+        "status": _status(history),
+        "best": best,
+        "baselines": {row["name"]: _baseline(row) for row in history.of("baseline")},
+        "groups": groups,
+        "gain": _gain(groups),
+        "members": members,
+        "ancestors": ancestors(lineage, best["trial"]) if best else (),
+        "costs": _costs(history, lineage),
+    }
+
+
+def bits_per_byte(loss: float, history: History) -> float | None:
+    """Nats per token as bits per byte of text."""
+    width = (history.start or {}).get("bytes_per_token")
+    return loss / math.log(2) / float(width) if width else None
+
+
+def _status(history: History) -> str:
+    if history.finish is not None:
+        return "finished"
+    return "stopped" if history.of("stop") else "unfinished"
+
+
+def _members(history: History, lineage: Lineage) -> list[dict[str, Any]]:
+    rows = []
+    for rank, segment in enumerate(final_results(lineage), start=1):
+        line = ancestors(lineage, segment.trial)
+        rows.append(
+            {
+                "rank": rank,
+                "trial": segment.trial,
+                "group": segment.group,
+                "parent": line[1] if len(line) > 1 else None,
+                "step": segment.end,
+                "loss": segment.loss,
+                "score": segment.score,
+                "bits_per_byte": bits_per_byte(segment.loss, history),
+                "point": dict(segment.point),
+            }
+        )
+    return rows
+
+
+def _best(history: History, members: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """A finished run's own verdict, else the leading finite member, of the tuned group if any."""
+    said = history.finish.get("best") if history.finish else None
+    if said:
+        member = next((row for row in members if row["trial"] == said["trial"]), {})
+        loss = number(said["loss"])
+        bits = said.get("bits_per_byte")
+        bits = bits_per_byte(loss, history) if bits is None else number(bits)
+        step = said.get("step", member.get("step"))
+        best = {"group": "", "point": {}, "parent": None, **member}
+        return {**best, "trial": said["trial"], "step": step, "loss": loss, "bits_per_byte": bits}
+    tuned = [row for row in members if row["group"] == POPULATION] or members
+    finite = [row for row in tuned if math.isfinite(row["loss"])]
+    return dict(finite[0]) if finite else None
+
+
+def _groups(history: History, members: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    if history.finish and history.finish.get("groups"):
+        said = history.finish["groups"]
+        return {name: {key: number(x) for key, x in row.items()} for name, row in said.items()}
+    losses: dict[str, list[float]] = {}
+    for row in members:
+        losses.setdefault(row["group"], []).append(row["loss"])
+    return {
+        name: {"best": min(values, key=score_order), "median": _median(values)}
+        for name, values in losses.items()
+        if name
+    }
+
+
+def _median(values: list[float]) -> float:
+    """The median with NaN as the worst value: a broken member counts and does not poison."""
+    return statistics.median([math.inf if math.isnan(x) else x for x in values])
+
+
+def _gain(groups: Mapping[str, Mapping[str, float]]) -> dict[str, float] | None:
+    if POPULATION not in groups or CONTROL not in groups:
+        return None
+    best = groups[POPULATION]["best"]
+    return {key: groups[CONTROL][key] - best for key in ("best", "median")}
+
+
+def _baseline(row: Mapping[str, Any]) -> dict[str, float]:
+    return {"loss": number(row["loss"]), "bits_per_byte": number(row.get("bits_per_byte"))}
+
+
+def _costs(history: History, lineage: Lineage) -> dict[str, Any]:
+    """Steps, seconds and tokens.
+
+    A report's `seconds` are those of its whole segment, `step_seconds` those of its training steps;
+    `select_seconds` is the difference (None where a log has no `step_seconds`).
+    """
+    trained = sum(row.end - row.begin for row in lineage.segments)
+    probed = sum(row.probe for row in lineage.segments)
+    segments = sum(number(report.get("seconds", 0)) for report in history.reports)
+    timed = all("step_seconds" in report for report in history.reports)
+    train = sum(number(report["step_seconds"]) for report in history.reports) if timed else None
+    tokens = sum(int(report.get("tokens", 0)) for report in history.reports)
+    finish = history.finish or {}
+    return {
+        "member_steps": trained,
+        "probe_steps": probed,
+        "probe_share": probed / (trained + probed) if trained else 0.0,
+        "useful_share": number(finish["useful"]) if "useful" in finish else None,
+        "seconds": number(finish["seconds"]) if "seconds" in finish else None,
+        "segment_seconds": segments,
+        "train_seconds": train,
+        "select_seconds": None if train is None else max(0.0, segments - train),
+        "compile_seconds": sum(number(row["seconds"]) for row in history.of("compile")),
+        "tokens": tokens,
+        "tokens_per_second": tokens / segments if segments > 0 else None,
+        "exploits": sum(row.is_exploit for row in lineage.segments),
+        "trials": len({row.trial for row in lineage.segments}),
+        "rounds": len({row.plan for row in lineage.segments}),
+    }
