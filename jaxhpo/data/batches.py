@@ -1,0 +1,138 @@
+"""Batches of token windows: a pure function of seed and step. No position is ever stored."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from jaxhpo.errors import UsageError
+
+ROUNDS = 6
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Training batches of a stream of tokens u[N].
+
+    An epoch is a permutation of all its windows, which are `context` tokens long and share one
+    token with their neighbours (its last target). Every window comes once an epoch; each epoch has
+    its own order, and shifts the windows by an offset of its own. `rows` are the rows of a batch
+    that this host reads, `[start, stop)`; none means all. Raises UsageError if one batch does not
+    fit into an epoch.
+    """
+
+    stream: np.ndarray
+    context: int
+    batch_size: int
+    seed: int = 0
+    rows: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        need, have = self.context * (self.batch_size + 1), len(self.stream)
+        if have < need:
+            raise UsageError(
+                f"the training part has {have} tokens, but model.context={self.context} with "
+                f"data.batch_size={self.batch_size} needs {need}; allowed: "
+                + allowed(have, self.batch_size + 1, "model.context")
+            )
+        start, stop = self.span
+        if not 0 <= start < stop <= self.batch_size:
+            raise ValueError(f"rows {start} to {stop} are not in a batch of {self.batch_size}")
+
+    @property
+    def span(self) -> tuple[int, int]:
+        return self.rows or (0, self.batch_size)
+
+    @property
+    def windows(self) -> int:
+        """Windows in one epoch."""
+        return len(self.stream) // self.context - 1
+
+    def for_rows(self, start: int, stop: int) -> "Batches":
+        """The same batches, of which only some rows are read."""
+        return replace(self, rows=(start, stop))
+
+    def batch_at(self, step: int, steps: int) -> dict[str, np.ndarray]:
+        """`{"tokens": i32[S, B, T + 1]}` of the `steps` steps from `step` on, this host's rows."""
+        if step < 0 or steps < 0:
+            raise ValueError(f"step={step} and steps={steps} must not be negative")
+        each = np.arange(step, step + steps, dtype=np.int64)[:, None]
+        starts = self.window_at(each * self.batch_size + np.arange(*self.span, dtype=np.int64))
+        return {"tokens": _gather(self.stream, starts, self.context)}
+
+    def window_at(self, index: np.ndarray) -> np.ndarray:
+        """Where in the stream the window with a running index starts; i64[...] -> i64[...]."""
+        epoch, place = np.divmod(index, self.windows)
+        keys = _mix(_mix(epoch.astype(np.uint64)) + np.uint64(self.seed))
+        shift = (_mix(keys) % np.uint64(self.context)).astype(np.int64)
+        order = _permuted(place.astype(np.uint64), keys, self.windows)
+        return shift + order.astype(np.int64) * self.context
+
+
+def held_out_windows(
+    stream: np.ndarray, context: int, batch_size: int, batches: int
+) -> dict[str, np.ndarray]:
+    """`{"tokens": i32[E, B, T + 1]}`: fixed windows of a held-out stream.
+
+    No token is a target twice. The windows are spread evenly over the stream, and so are those of
+    each batch. Raises UsageError if the stream is too short.
+    """
+    count = batch_size * batches
+    spacing = (len(stream) - 1) // count
+    if spacing < context:
+        most = (len(stream) - 1) // (context * batch_size)
+        raise UsageError(
+            f"the held-out part has {len(stream)} tokens, but model.context={context} with "
+            f"data.batch_size={batch_size} and data.eval_batches={batches} needs "
+            f"{context * count + 1}; allowed: "
+            + (
+                f"data.eval_batches up to {most}"
+                if most
+                else allowed(len(stream) - 1, count, "model.context")
+            )
+            + ", or a larger data.held_out"
+        )
+    starts = np.arange(count, dtype=np.int64) * (len(stream) - 1) // count
+    return {"tokens": _gather(stream, starts.reshape(batch_size, batches).T, context)}
+
+
+def allowed(tokens: int, rows: int, option: str) -> str:
+    """What an option may be when `rows` windows must fit into so many tokens."""
+    most = tokens // rows
+    return f"{option} up to {most}" if most else "a smaller data.batch_size, or more text"
+
+
+def _gather(stream: np.ndarray, starts: np.ndarray, context: int) -> np.ndarray:
+    return stream[starts[..., None] + np.arange(context + 1)].astype(np.int32)
+
+
+def _permuted(place: np.ndarray, keys: np.ndarray, size: int) -> np.ndarray:
+    """A permutation of range(size) chosen by each key, evaluated at `place`; u64 -> u64.
+
+    A balanced Feistel network on the next power of four; what falls outside is put through again
+    ("cycle walking", Black and Rogaway 2002).
+    """
+    half = max(1, ((size - 1).bit_length() + 1) // 2)
+    place, keys = np.broadcast_arrays(place, keys)
+    out, left = place.ravel().copy(), np.arange(place.size)
+    keys = keys.ravel()
+    while left.size:
+        out[left] = _feistel(out[left], keys[left], half)
+        left = left[out[left] >= size]
+    return out.reshape(place.shape)
+
+
+def _feistel(x: np.ndarray, keys: np.ndarray, half: int) -> np.ndarray:
+    mask, bits = np.uint64(2**half - 1), np.uint64(half)
+    high, low = x >> bits, x & mask
+    for number in range(ROUNDS):
+        mixed = _mix(keys + np.uint64(number << 32) + low)
+        high, low = low, high ^ (mixed & mask)
+    return (high << bits) | low
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    """splitmix64: u64 -> u64, one to one; wraps around, as it should."""
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

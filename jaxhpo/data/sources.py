@@ -1,0 +1,59 @@
+"""Where documents come from. A new source is a file and a row of the table."""
+
+import difflib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from jaxhpo.data import stdlib, synthetic
+from jaxhpo.data.config import DataConfig
+from jaxhpo.data.documents import Document
+from jaxhpo.errors import UsageError
+
+SOURCES: dict[str, Callable[[], Sequence[Document]]] = {
+    "stdlib": stdlib.documents,
+    "synthetic": synthetic.documents,
+}
+"""Name -> its documents: at least one, with unique names. Everything else is a path."""
+
+
+def read_documents(config: DataConfig) -> Sequence[Document]:
+    """The documents of a source, not read yet; raises UsageError where there are none."""
+    if config.source in SOURCES:
+        return SOURCES[config.source]()
+    path = Path(config.source).expanduser()
+    try:
+        if path.is_dir():
+            return _folder(path, config.glob)
+        if path.is_file():
+            return [_file(path)]
+    except OSError as error:
+        raise UsageError(f"data.source={config.source}: {error.strerror}") from None
+    near = difflib.get_close_matches(config.source, SOURCES, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise UsageError(
+        f"data.source={config.source} is neither a file nor a folder; allowed: "
+        f"{', '.join(SOURCES)}, or the path of one{hint}"
+    )
+
+
+def _file(path: Path) -> Document:
+    if not path.stat().st_size:
+        raise UsageError(f"data.source={path} is empty; allowed: a file with text")
+    return Document(path.name, path)
+
+
+def _folder(path: Path, glob: str) -> Sequence[Document]:
+    """Non-empty files in a folder, by their path in it."""
+    found = [file for file in path.glob(glob) if file.is_file()]
+    relative = {file.relative_to(path): file for file in found}
+    shown = {
+        name.as_posix(): file
+        for name, file in relative.items()
+        if not any(part.startswith(".") for part in name.parts)
+    }
+    if not shown:
+        raise UsageError(f"data.source={path} has no file that matches data.glob={glob}")
+    texts = [Document(name, file) for name, file in sorted(shown.items()) if file.stat().st_size]
+    if not texts:
+        raise UsageError(f"data.source={path}: all {len(shown)} files are empty")
+    return texts
