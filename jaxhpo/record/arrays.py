@@ -1,0 +1,126 @@
+"""States as named host arrays, written and read with Orbax, which only this module knows."""
+
+import concurrent.futures
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxhpo.errors import UsageError
+
+Tree = dict[str, tuple[str, tuple[int, ...]]]
+_ITEM = "state"
+
+
+def bytes_of(state: Any) -> int:
+    """Size of a state in memory, replicas counted once."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in _named(state).values())
+
+
+def host_copy(state: Any) -> dict[str, np.ndarray]:
+    """The leaves by name as host arrays that share no memory with the state.
+
+    The caller may donate the state as soon as this returns. Raises `TypeError` for a leaf that is
+    not an array of numbers, `ValueError` for an array that other processes hold parts of.
+    """
+    leaves = _named(state)
+    for leaf in leaves.values():
+        if isinstance(leaf, jax.Array) and leaf.is_fully_addressable:
+            leaf.copy_to_host_async()
+    return {name: _copy(name, leaf) for name, leaf in leaves.items()}
+
+
+def describe(state: Any) -> Tree:
+    """Name -> (dtype, shape) of every leaf of a state, an abstract state or named arrays."""
+    return {
+        name: (np.dtype(leaf.dtype).name, tuple(leaf.shape)) for name, leaf in _named(state).items()
+    }
+
+
+def check_same(path: Path, saved: Tree, wanted: Tree) -> None:
+    """Raises `UsageError` naming the leaves that differ: Orbax would cast their dtype silently."""
+    differing = [
+        f"{name} is {_shown(saved.get(name))} in the checkpoint and {_shown(wanted.get(name))} here"
+        for name in sorted({*saved, *wanted})
+        if saved.get(name) != wanted.get(name)
+    ]
+    if differing:
+        more = f" (and {len(differing) - 2} more)" if len(differing) > 2 else ""
+        raise UsageError(
+            f"the checkpoint {path} does not fit this config: {'; '.join(differing[:2])}{more}"
+        )
+
+
+def write(directory: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write named arrays with Orbax into a new item of `directory`."""
+    import orbax.checkpoint as ocp
+
+    whole = {
+        name: array for name, array in arrays.items() if array.size
+    }  # Orbax refuses empty ones
+    checkpointer = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+    try:
+        checkpointer.save((directory / _ITEM).absolute(), args=ocp.args.StandardSave(whole))
+    finally:
+        checkpointer.close()
+
+
+def read(directory: Path, abstract_state: Any) -> Any:
+    """The state that `write` wrote, on the devices that `abstract_state` says."""
+    wanted = {name: _with_sharding(leaf) for name, leaf in _named(abstract_state).items()}
+    whole = {name: leaf for name, leaf in wanted.items() if leaf.size}
+    # in its own thread: a notebook's main thread already runs an event loop
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        found = pool.submit(_restore, directory, whole).result()
+    for name, leaf in wanted.items():
+        if not leaf.size:
+            found[name] = jax.device_put(np.zeros(leaf.shape, leaf.dtype), leaf.sharding)
+    structure = jax.tree.structure(abstract_state)
+    return jax.tree.unflatten(structure, [found[name] for name in wanted])
+
+
+def _restore(directory: Path, wanted: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
+    import orbax.checkpoint as ocp
+
+    checkpointer = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+    try:
+        path = (directory / _ITEM).absolute()
+        return checkpointer.restore(path, args=ocp.args.StandardRestore(dict(wanted), strict=True))
+    finally:
+        checkpointer.close()
+
+
+def _named(state: Any) -> dict[str, Any]:
+    pairs, _ = jax.tree_util.tree_flatten_with_path(state)
+    named = {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in pairs}
+    if len(named) != len(pairs):
+        raise ValueError("two leaves of the state have the same name")
+    for name, leaf in named.items():
+        if not hasattr(leaf, "dtype") or not isinstance(leaf.dtype, np.dtype):
+            raise TypeError(f"{name} is {type(leaf).__name__}, not an array of numbers")
+    return named
+
+
+def _copy(name: str, leaf: Any) -> np.ndarray:
+    if not isinstance(leaf, jax.Array):
+        return np.array(leaf, copy=True)
+    if not leaf.is_fully_addressable:
+        raise ValueError(f"{name} is spread over several processes; only one process can save")
+    copy = np.empty(leaf.shape, leaf.dtype)
+    for shard in leaf.addressable_shards:
+        if shard.replica_id == 0:
+            copy[shard.index] = np.asarray(shard.data)
+    return copy
+
+
+def _with_sharding(leaf: Any) -> jax.ShapeDtypeStruct:
+    sharding = getattr(leaf, "sharding", None)
+    if sharding is None:
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _shown(spec: tuple[str, tuple[int, ...]] | None) -> str:
+    return "absent" if spec is None else f"{spec[0]}{list(spec[1])}"

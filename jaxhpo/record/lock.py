@@ -1,0 +1,72 @@
+"""One writer per run directory."""
+
+import fcntl
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Self
+
+from jaxhpo.errors import UsageError
+
+_WAIT_SECONDS = 0.4
+
+
+class Lock:
+    """One process per run directory; the kernel frees it when the process dies, however it dies."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor: int | None = _acquire(path)
+        os.register_at_fork(after_in_child=self._forget)
+
+    @property
+    def held(self) -> bool:
+        return self._descriptor is not None
+
+    def release(self) -> None:
+        if self._descriptor is not None:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        self._forget()
+
+    def _forget(self) -> None:
+        # a forked child shares the lock: its copy of the descriptor must not outlive the parent
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def _acquire(path: Path) -> int:
+    try:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(path, flags, 0o600)
+    except OSError as error:
+        raise UsageError(f"can't lock {path}: {error.strerror}") from None
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                text = os.pread(descriptor, 300, 0).decode(errors="replace")
+                holder = "".join(letter for letter in text if letter.isprintable())
+                os.close(descriptor)
+                raise UsageError(
+                    f"the run directory {path.parent} is in use by {holder or 'another process'}; "
+                    "wait for it or stop it"
+                ) from None
+            time.sleep(0.05)
+        except OSError as error:
+            os.close(descriptor)
+            raise UsageError(
+                f"can't lock {path}: {error.strerror}; choose a run directory on a disk with locks"
+            ) from None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+    return descriptor

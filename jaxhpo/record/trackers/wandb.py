@@ -1,0 +1,246 @@
+"""A mirror of the run on Weights & Biases. It may fail at any time; the run doesn't notice."""
+
+import contextlib
+import hashlib
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from jaxhpo.record.redaction import redact
+from jaxhpo.record.trackers.composite import one_line
+from jaxhpo.record.trackers.protocol import RunInfo, Snapshot, Summary
+
+Mode = Literal["disabled", "offline", "online"]
+_MAX_WAITING = 256
+
+
+class Wandb:
+    """Feeds W&B from a thread of its own; what comes while W&B is stuck is dropped.
+
+    One run for the population by default: `train/step`, `pop/best`, `pop/median`, `member/007/loss`
+    (held out, nats), `member/007/train_loss` and other curves, `member/007/<hyperparameter>`. With
+    `per_trial`, one run per trial in a group: ids are made from the run's name, parents are in the
+    config and in tags. Files go to the run directory. `note` receives what people should know.
+    """
+
+    def __init__(
+        self,
+        mode: Mode,
+        project: str = "jaxhpo",
+        *,
+        per_trial: bool = False,
+        timeout: float = 10.0,
+        note: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self._mode: Mode = mode
+        self._project = project
+        self._per_trial = per_trial
+        self._timeout = timeout
+        self._note = note
+        self._queue: queue.Queue[Callable[[], None] | None] = queue.Queue(_MAX_WAITING)
+        self._thread: threading.Thread | None = None
+        self._begun = threading.Event()
+        self._failed = False
+        self._dropped = 0
+        self._runs: dict[int | None, Any] = {}
+        self._info: RunInfo | None = None
+
+    def start(self, info: RunInfo) -> None:
+        self._info = info
+        self._thread = threading.Thread(target=self._work, name="wandb-mirror", daemon=True)
+        self._thread.start()
+        self._put(self._begin)
+
+    def segment(self, snapshot: Snapshot) -> None:
+        self._put(lambda: self._log(snapshot))
+
+    def note(self, text: str) -> None:
+        pass
+
+    def finish(self, summary: Summary) -> None:
+        """Waits for about `timeout` seconds; an offline run can be uploaded with `wandb sync`."""
+        if self._thread is None:
+            return
+        rounds = 1 if self._begun.is_set() else 2  # a run this short has W&B's start to wait for
+        deadline = time.monotonic() + rounds * (self._timeout + 2.0)
+        with contextlib.suppress(queue.Full):
+            for job in (lambda: self._end(summary), None):
+                if not self._failed:
+                    self._queue.put(job, timeout=max(0.0, deadline - time.monotonic()))
+        self._thread.join(max(0.0, deadline - time.monotonic()))
+        if self._thread.is_alive():
+            self._failed = True
+            self._note("W&B did not answer in time; the event log has everything")
+        elif self._dropped:
+            self._note(f"W&B was too slow for {self._dropped} updates; the event log has them")
+
+    def _put(self, job: Callable[[], None]) -> None:
+        if self._failed:
+            return
+        try:
+            self._queue.put_nowait(job)
+        except queue.Full:
+            self._dropped += 1
+
+    def _work(self) -> None:
+        while (job := self._queue.get()) is not None:
+            try:
+                if not self._failed:
+                    job()
+            except Exception as error:
+                self._failed = True
+                self._note(f"W&B failed and is off from here on: {one_line(error)}")
+                return
+
+    def _begin(self) -> None:
+        import wandb
+
+        wandb.setup(wandb.Settings(silent=True))
+        self._mode = self._allowed_mode(wandb)
+        if not self._per_trial:
+            self._runs[None] = self._open(None, redact(self._info.config))
+            self._runs[None].define_metric("*", step_metric="train/step")
+        self._begun.set()
+
+    def _allowed_mode(self, wandb: Any) -> Mode:
+        asked = os.environ.get("WANDB_MODE", "")
+        if asked == "disabled" or (asked == "offline" and self._mode == "online"):
+            return asked
+        if self._mode == "online" and not wandb.login(prompt=False, verify=False):
+            self._note("W&B has no API key (WANDB_API_KEY); writing an offline run instead")
+            return "offline"
+        return self._mode
+
+    def _open(
+        self, trial: int | None, config: Mapping[str, Any], tags: tuple[str, ...] = ()
+    ) -> Any:
+        import wandb
+
+        name = self._info.name
+        arguments: dict[str, Any] = {
+            "project": self._project,
+            "id": run_id(self._info, trial),
+            "name": name if trial is None else f"{name}-trial-{trial:03d}",
+            "group": None if trial is None else run_id(self._info, None),
+            "config": dict(config),
+            "tags": list(tags),
+            "dir": str(self._info.directory),
+            "resume": "allow" if self._mode == "online" else None,
+            "reinit": "create_new",
+            "settings": self._settings(wandb),
+        }
+        try:
+            return wandb.init(mode=self._mode, **arguments)
+        except Exception as error:
+            if self._mode == "offline":
+                raise
+            self._mode = "offline"
+            self._note(f"W&B can't be reached, writing an offline run instead: {one_line(error)}")
+            free = f"{arguments['id']}-offline"  # W&B holds on to the id of a failed start
+            return wandb.init(mode="offline", **{**arguments, "id": free, "resume": None})
+
+    def _settings(self, wandb: Any) -> Any:
+        wanted = {
+            "init_timeout": self._timeout,
+            "finish_timeout": self._timeout,
+            "console": "off",  # or every printed line is uploaded, secrets too
+            "silent": True,
+            "disable_git": True,
+            "disable_code": True,
+            "x_disable_meta": True,  # command line, host name, user
+            "x_disable_stats": True,
+            "x_save_requirements": False,
+        }
+        known = getattr(wandb.Settings, "model_fields", wanted)
+        return wandb.Settings(**{name: value for name, value in wanted.items() if name in known})
+
+    def _log(self, snapshot: Snapshot) -> None:
+        if self._per_trial:
+            self._log_trials(snapshot)
+            return
+        run = self._runs[None]
+        for step, row in _curve_rows(snapshot, prefix=True):
+            run.log({"train/step": step, **row})
+        best = snapshot.best
+        run.log(
+            {
+                "train/step": snapshot.step,
+                "pop/best": None if best is None else best.loss,
+                "pop/median": snapshot.median,
+                "tokens_per_second": snapshot.tokens_per_second,
+                **_held_out(snapshot),
+            }
+        )
+
+    def _log_trials(self, snapshot: Snapshot) -> None:
+        parents = {exploit.trial: exploit.parent for exploit in snapshot.exploits}
+        rows = _curve_rows(snapshot, prefix=False)
+        for result in snapshot.results:
+            trial = result.trial
+            run = self._runs.get(trial) or self._begin_trial(trial, snapshot)
+            if trial in parents:
+                run.tags = tuple(dict.fromkeys([*(run.tags or ()), f"parent:{parents[trial]}"]))
+                run.config.update({"parent": parents[trial]}, allow_val_change=True)
+                run.log({"train/step": result.step, "parent": parents[trial]})
+            for step, row in rows:
+                if trial in row:
+                    run.log({"train/step": step, **row[trial]})
+            point = snapshot.points.get(trial, {})
+            run.log({"train/step": result.step, "loss": result.loss, **point})
+
+    def _begin_trial(self, trial: int, snapshot: Snapshot) -> Any:
+        config = {**redact(self._info.config), "trial": trial, "parent": None}
+        config["point"] = dict(snapshot.points.get(trial, {}))
+        run = self._open(trial, config, tags=(f"trial:{trial}",))
+        run.define_metric("*", step_metric="train/step")
+        self._runs[trial] = run
+        return run
+
+    def _end(self, summary: Summary) -> None:
+        for trial, run in self._runs.items():
+            run.summary["status"] = summary.status
+            if trial is None and summary.best is not None:
+                run.summary["best/loss"] = summary.best.loss
+                run.summary["best/trial"] = summary.best.trial
+                run.summary.update(redact(summary.details))
+            run.finish(exit_code=0 if summary.status in ("finished", "stopped") else 1)
+
+
+def run_id(info: RunInfo, trial: int | None) -> str:
+    """The same id for the same run directory and trial, whichever process asks."""
+    place = hashlib.sha256(str(info.directory.absolute()).encode()).hexdigest()[:8]
+    name = "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in info.name)
+    return f"{name[:40]}-{place}" + ("" if trial is None else f"-t{trial:03d}")
+
+
+def _curve_rows(snapshot: Snapshot, *, prefix: bool) -> list[tuple[int, dict[Any, Any]]]:
+    """Curves by step: step -> {"member/007/train_loss": ...}, or {7: {"train_loss": ...}}."""
+    rows: dict[int, dict[Any, Any]] = {}
+    for trial, curve in snapshot.curves.items():
+        for place, step in enumerate(curve.get("step", ())):
+            values = {
+                "train_loss" if name == "loss" else name: float(column[place])
+                for name, column in curve.items()
+                if name != "step"
+            }
+            row = rows.setdefault(int(step), {})
+            if prefix:
+                row.update({f"member/{trial:03d}/{name}": value for name, value in values.items()})
+            else:
+                row[trial] = values
+    return sorted(rows.items())
+
+
+def _held_out(snapshot: Snapshot) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for result in snapshot.results:
+        member = f"member/{result.trial:03d}"
+        row[f"{member}/loss"] = result.loss
+        for name, value in snapshot.points.get(result.trial, {}).items():
+            row[f"{member}/{name}"] = value
+    for exploit in snapshot.exploits:
+        row[f"member/{exploit.trial:03d}/parent"] = exploit.parent
+    return row

@@ -1,0 +1,243 @@
+"""Trackers: what people see, and that nothing they do stops a run."""
+
+import io
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from jaxhpo.record import TrackerConfig
+from jaxhpo.record.trackers import (
+    TRACKERS,
+    Composite,
+    Console,
+    Exploit,
+    NoTracker,
+    RunInfo,
+    Snapshot,
+    Summary,
+    TrialResult,
+    Wandb,
+    make_tracker,
+)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def info(tmp_path):
+    config = {"steps": 100, "tracker": {"api_key": "CANARY"}, "optimizer": {"clip_norm": math.inf}}
+    return RunInfo("pbt-0001", tmp_path, total_steps=100, members=3, config=config)
+
+
+def snapshot(step=50):
+    return Snapshot(
+        step=step,
+        total_steps=100,
+        results=(
+            TrialResult(0, step, 2.75, 2.7),
+            TrialResult(1, step, 2.5, 2.4),
+            TrialResult(2, step, math.nan, math.nan),
+            TrialResult(3, step, 1.0, 1.0, group="fixed"),
+        ),
+        exploits=(Exploit(2, 1, {"schedule.peak_lr": (0.011, 0.0132)}),),
+        points={0: {"schedule.peak_lr": 0.01}, 1: {"schedule.peak_lr": 0.011}},
+        curves={1: {"step": [step - 1, step], "loss": [2.6, 2.55], "lr": [0.01, 0.01]}},
+        tokens_per_second=21_300.0,
+        seconds_left=65.0,
+    )
+
+
+def drive(tracker, info):
+    tracker.start(info)
+    tracker.segment(snapshot(50))
+    tracker.note("checkpoint 3 skipped")
+    tracker.segment(snapshot(100))
+    tracker.finish(Summary(best=TrialResult(1, 100, 2.5, 2.4), seconds=125.0))
+
+
+MAKE = {
+    "console": lambda: Console("lines"),
+    "wandb": lambda: Wandb("offline"),
+    "none": NoTracker,
+}
+
+
+@pytest.mark.parametrize("name", sorted(TRACKERS))
+def test_every_tracker_of_the_table_lives_through_a_run(name, info, capfd):
+    tracker = MAKE[name]()
+    assert type(tracker) is TRACKERS[name]
+    drive(tracker, info)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_diverged_trial_and_a_fixed_one_are_never_the_best():
+    assert snapshot().best.trial == 1
+    assert snapshot().median == 2.75  # NaN counts as infinite, the fixed group not at all
+    lost = Snapshot(1, 2, (TrialResult(0, 1, math.nan, math.nan),))
+    assert lost.best is None and lost.median == math.inf
+
+
+def test_lines_say_where_the_run_stands_without_escape_codes(info):
+    stream = io.StringIO()
+    drive(make_tracker(TrackerConfig(), stream), info)
+    assert stream.getvalue().splitlines() == [
+        "pbt-0001: 3 members, 100 steps each",
+        "  trial 2 ← 1  peak_lr 0.011→0.0132",
+        "step 50/100  best 2.5000 nats (trial 1)  median 2.7500  21.3k tokens/s  1m 05s left",
+        "checkpoint 3 skipped",
+        "  trial 2 ← 1  peak_lr 0.011→0.0132",
+        "step 100/100  best 2.5000 nats (trial 1)  median 2.7500  21.3k tokens/s  1m 05s left",
+        "finished  best 2.5000 nats (trial 1, step 100)  in 2m 05s",
+    ]
+
+
+def test_a_stream_that_knows_no_arrows_gets_ascii(info):
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii")
+    drive(Console("lines", stream), info)
+    assert b"trial 2 <- 1  peak_lr 0.011->0.0132" in raw.getvalue()
+
+
+def test_a_terminal_gets_a_bar_with_the_same_numbers(info, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    drive(make_tracker(TrackerConfig(), stream), info)
+    text = stream.getvalue()
+    for part in ("100/100", "best 2.5000 nats", "median 2.7500", "21.3k tokens/s", "1m 05s left"):
+        assert part in text
+    assert "trial 2 ← 1  peak_lr 0.011→0.0132" in text and "\x1b[" in text
+
+
+def test_a_tracker_that_fails_is_left_out_and_named_once(info):
+    class Broken(NoTracker):
+        calls = 0
+
+        def segment(self, snapshot):
+            Broken.calls += 1
+            raise OSError("no more\nroom")
+
+    stream = io.StringIO()
+    drive(Composite([Broken(), Console("lines", stream)]), info)
+    assert Broken.calls == 1
+    assert stream.getvalue().count("Broken failed and is left out") == 1
+    assert "OSError: no more\n" in stream.getvalue() and "step 100/100" in stream.getvalue()
+
+
+def records(directory: Path):
+    (path,) = (directory / "wandb").glob("offline-run-*/*.wandb")
+    done = subprocess.run(
+        [sys.executable, "-m", "wandb", "leet", "inspect", str(path), "--json"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines() if line.strip().startswith("{")]
+
+
+def test_the_offline_mirror_can_be_read_and_holds_no_secret(info, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "c0ffee" * 6 + "cafe")
+    print("CANARY on the console")
+    notes = []
+    drive(Wandb("offline", note=notes.append), info)
+    assert notes == []
+    text = json.dumps(records(info.directory))
+    for name in (
+        "pop/best",
+        "pop/median",
+        "member/001/loss",
+        "member/001/train_loss",
+        "train/step",
+    ):
+        assert name in text
+    for path in (info.directory / "wandb").rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert b"CANARY" not in content and b"c0ffee" not in content, path
+
+
+def test_one_run_per_trial_comes_with_parents_in_a_group(info):
+    notes = []
+    drive(Wandb("offline", per_trial=True, note=notes.append), info)
+    assert notes == []
+    runs = sorted((info.directory / "wandb").glob("offline-run-*"))
+    ids = [path.name.rsplit("-", 1)[-1] for path in runs]
+    assert sorted(ids) == ["t000", "t001", "t002", "t003"]
+    assert any(b"parent:1" in path.read_bytes() for path in runs[2].glob("*.wandb"))
+
+
+def test_a_mirror_that_fails_says_so_once_and_falls_silent(info, monkeypatch):
+    import wandb
+
+    def fail(**_):
+        raise RuntimeError("the service broke\nwith details")
+
+    monkeypatch.setattr(wandb, "init", fail)
+    notes = []
+    drive(Wandb("offline", note=notes.append), info)
+    assert notes == ["W&B failed and is off from here on: RuntimeError: the service broke"]
+
+
+def test_a_mirror_that_is_stuck_never_holds_the_run_up(info, monkeypatch):
+    import wandb
+
+    monkeypatch.setattr(wandb, "init", lambda **_: time.sleep(30))
+    notes = []
+    mirror = Wandb("offline", timeout=1.0, note=notes.append)
+    started = time.monotonic()
+    mirror.start(info)
+    for _ in range(1000):
+        mirror.segment(snapshot())
+    assert time.monotonic() - started < 1.0
+    mirror._timeout = -1.8  # wait less than half a second
+    mirror.finish(Summary())
+    assert time.monotonic() - started < 2.0
+    assert notes == ["W&B did not answer in time; the event log has everything"]
+
+
+ONLINE = """
+import sys, time
+from pathlib import Path
+from jaxhpo.record.trackers import RunInfo, Summary, Wandb
+mirror = Wandb("online", timeout=4.0, note=lambda text: print(text, flush=True))
+started = time.monotonic()
+mirror.start(RunInfo("pbt-0001", Path(sys.argv[1]), total_steps=1, members=1))
+print("held up" if time.monotonic() - started > 0.5 else "goes on", flush=True)
+mirror.finish(Summary())
+"""
+
+
+@pytest.mark.parametrize(
+    ("key", "note"),
+    [
+        ("", "W&B has no API key (WANDB_API_KEY); writing an offline run instead"),
+        ("c0ffee" * 6 + "cafe", "W&B can't be reached, writing an offline run instead: CommError"),
+    ],
+)
+def test_an_online_run_that_reaches_nobody_becomes_an_offline_one(tmp_path, key, note):
+    own = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
+    nowhere = {"WANDB_BASE_URL": "http://127.0.0.1:9", "NETRC": os.devnull, "HOME": str(tmp_path)}
+    started = time.monotonic()  # wandb keeps its settings for the life of a process
+    done = subprocess.run(
+        [sys.executable, "-c", ONLINE, str(tmp_path)],
+        env={**own, **nowhere, **({"WANDB_API_KEY": key} if key else {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    lines = done.stdout.splitlines()
+    assert lines[0] == "goes on" and len(lines) == 2 and lines[1].startswith(note), done
+    assert done.stderr == ""
+    assert list((tmp_path / "wandb").glob("offline-run-*"))
+    assert time.monotonic() - started < 30.0
