@@ -9,7 +9,7 @@ from jaxhpo.errors import UsageError
 ROUNDS = 6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batches:
     """Training batches of a stream of tokens u[N].
 

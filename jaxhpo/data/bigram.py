@@ -11,7 +11,7 @@ ADD = 0.1
 PRIOR = 4.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Bigram:
     """p(b | a) = (count(a, b) + PRIOR p(b)) / (count(a) + PRIOR), with p(b) add-k smoothed.
 

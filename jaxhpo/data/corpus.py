@@ -21,7 +21,7 @@ from jaxhpo.errors import UsageError
 SETTLED_NS = 2 * 10**9
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Corpus:
     """Text as tokens. `held_out` is `{"tokens": i32[E, B, T + 1]}`; `train.batch_at` has the rest.
 
@@ -118,7 +118,10 @@ def _describe(
         if document.path is None:
             listed.append([document.name, key_of(document.content.decode())])
             continue
-        stat = document.path.stat()
+        try:
+            stat = document.path.stat()
+        except OSError as error:
+            raise UsageError(f"can't read {document.path}: {error.strerror}") from None
         newest = max(newest, stat.st_mtime_ns)
         path = str(document.path.absolute())
         listed.append([document.name, path, stat.st_size, stat.st_mtime_ns])

@@ -1,6 +1,7 @@
 """Documents, how they are split into a training and a held-out part, and their fingerprints."""
 
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,7 +68,7 @@ def fingerprint(texts: Iterable[tuple[str, bytes]]) -> tuple[str, int]:
     """sha256 over names and texts, in order, and the bytes of all texts."""
     digest, size = hashlib.sha256(), 0
     for name, text in texts:
-        for each in (name.encode(), text):
+        for each in (os.fsencode(name), text):
             digest.update(len(each).to_bytes(8, "little"))
             digest.update(each)
         size += len(text)
@@ -80,7 +81,9 @@ def _rank(name: str) -> float:
     The prefix puts the one odd file of the embedded corpus, a tenth of it and all prose, into the
     training part.
     """
-    return int.from_bytes(hashlib.sha256(f"jaxhpo:{name}".encode()).digest()[:6], "big") / 2**48
+    return (
+        int.from_bytes(hashlib.sha256(b"jaxhpo:" + os.fsencode(name)).digest()[:6], "big") / 2**48
+    )
 
 
 def _cut(document: Document, share: float) -> tuple[Part, Part]:

@@ -20,14 +20,15 @@ def read_documents(config: DataConfig) -> Sequence[Document]:
     """The documents of a source, not read yet; raises UsageError where there are none."""
     if config.source in SOURCES:
         return SOURCES[config.source]()
-    path = Path(config.source).expanduser()
     try:
+        path = Path(config.source).expanduser()
         if path.is_dir():
             return _folder(path, config.glob)
         if path.is_file():
             return [_file(path)]
-    except OSError as error:
-        raise UsageError(f"data.source={config.source}: {error.strerror}") from None
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"data.source={config.source}: {reason}") from None
     near = difflib.get_close_matches(config.source, SOURCES, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise UsageError(
@@ -44,7 +45,10 @@ def _file(path: Path) -> Document:
 
 def _folder(path: Path, glob: str) -> Sequence[Document]:
     """Non-empty files in a folder, by their path in it."""
-    found = [file for file in path.glob(glob) if file.is_file()]
+    try:
+        found = [file for file in path.glob(glob) if file.is_file()]
+    except (ValueError, NotImplementedError) as error:
+        raise UsageError(f"data.glob={glob} is no pattern: {error}") from None
     relative = {file.relative_to(path): file for file in found}
     shown = {
         name.as_posix(): file

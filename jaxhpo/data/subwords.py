@@ -92,8 +92,13 @@ def trained(
 
 def loaded(path: str, names: Sequence[str]) -> Subwords:
     """The tokenizer in a file. Raises UsageError if there is none that can be used."""
-    file = Path(path).expanduser()
-    if not file.is_file():
+    try:
+        file = Path(path).expanduser()
+        there = file.is_file()
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"data.tokenizer={path}: {reason}") from None
+    if not there:
         near = difflib.get_close_matches(path, names, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UsageError(

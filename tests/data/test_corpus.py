@@ -235,6 +235,23 @@ def test_a_bad_source_is_refused_in_one_line(
     assert "\n" not in str(error.value)
 
 
+def test_a_path_no_system_can_have_is_refused(opened: Open) -> None:
+    with pytest.raises(UsageError, match=r"data\.source=x+: File name too long"):
+        opened("x" * 5000)
+    with pytest.raises(UsageError, match=r"data\.source=~no-such-user/a: "):
+        opened("~no-such-user/a")
+
+
+def test_a_pattern_that_is_none_is_refused(folder: Path, opened: Open) -> None:
+    with pytest.raises(UsageError, match=r"data\.glob=\S+ (is no pattern|matches)|has no file"):
+        opened(folder, glob="a**b/.")
+
+
+def test_names_that_are_not_utf8_are_names_too(folder: Path, opened: Open) -> None:
+    os.rename(folder / "3.txt", os.fsencode(folder) + b"/3\xff.txt")
+    assert opened(folder).fingerprints
+
+
 def test_a_misspelt_source_names_the_nearest(opened: Open) -> None:
     with pytest.raises(UsageError, match="did you mean stdlib"):
         opened("stdlb")

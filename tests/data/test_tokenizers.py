@@ -149,6 +149,11 @@ def test_a_misspelt_tokenizer_names_the_nearest() -> None:
         opened("byts")
 
 
+def test_a_path_no_system_can_have_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"data\.tokenizer=x+: File name too long"):
+        opened("x" * 5000)
+
+
 def test_a_vocabulary_below_the_bytes_is_refused() -> None:
     with pytest.raises(UsageError, match=r"data\.vocab_size=256; allowed: 257"):
         open_tokenizer(DataConfig(tokenizer="bpe", vocab_size=256), lambda: TRAIN, "", NO_CACHE)
