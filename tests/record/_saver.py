@@ -2,7 +2,6 @@
 
 import os
 import sys
-import time
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -43,4 +42,3 @@ if __name__ == "__main__":  # a fork server: each line names a run directory
         os.write(1, f"child {child}\n".encode())
         _, status = os.waitpid(child, 0)
         os.write(1, f"ended {status}\n".encode())
-        time.sleep(0)
