@@ -42,6 +42,7 @@ RC = {
     "ytick.labelsize": 8.5,
     "legend.frameon": False,
     "legend.fontsize": 8.5,
+    "figure.dpi": DPI,  # also while laying out: hinted text is wider at other resolutions
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
     "lines.solid_capstyle": "round",

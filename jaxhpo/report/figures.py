@@ -56,7 +56,7 @@ FIGURES: dict[str, Plot] = {
     "throughput": Plot(
         "Throughput",
         "Tokens trained on in a second of wall time, selection included, and what the run spent "
-        "its time on.",
+        "its time on. A segment's time is shared out by its training and its probe steps.",
         throughput.throughput,
     ),
 }

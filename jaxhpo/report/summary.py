@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -121,31 +122,40 @@ def _baseline(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _costs(history: History, lineage: Lineage) -> dict[str, Any]:
-    """Steps, seconds and tokens.
+    """Steps, seconds and tokens; `seconds` is the wall time, None of an unfinished run.
 
-    A report's `seconds` are those of its whole segment, `step_seconds` those of its training steps;
-    `select_seconds` is the difference (None where a log has no `step_seconds`).
+    A segment is one program after another without a stop in between, so its time is shared out by
+    its training steps and its probe steps; evaluation goes with both.
     """
-    trained = sum(row.end - row.begin for row in lineage.segments)
-    probed = sum(row.probe for row in lineage.segments)
-    segments = sum(number(report.get("seconds", 0)) for report in history.reports)
-    timed = all("step_seconds" in report for report in history.reports)
-    train = sum(number(report["step_seconds"]) for report in history.reports) if timed else None
+    trained, probed = _steps_by_plan(lineage)
+    seconds = {row["index"]: number(row.get("seconds", 0)) for row in history.reports}
+    train = sum(s * trained[i] / max(trained[i] + probed[i], 1) for i, s in seconds.items())
+    whole = sum(seconds.values())
     tokens = sum(int(report.get("tokens", 0)) for report in history.reports)
     finish = history.finish or {}
+    wall = finish.get("wall_seconds", finish.get("seconds"))
+    steps, probes = sum(trained.values()), sum(probed.values())
     return {
-        "member_steps": trained,
-        "probe_steps": probed,
-        "probe_share": probed / (trained + probed) if trained else 0.0,
+        "member_steps": steps,
+        "probe_steps": probes,
+        "probe_share": probes / (steps + probes) if steps + probes else 0.0,
         "useful_share": number(finish["useful"]) if "useful" in finish else None,
-        "seconds": number(finish["seconds"]) if "seconds" in finish else None,
-        "segment_seconds": segments,
+        "seconds": None if wall is None else number(wall),
+        "segment_seconds": whole,
         "train_seconds": train,
-        "select_seconds": None if train is None else max(0.0, segments - train),
+        "probe_seconds": whole - train,
         "compile_seconds": sum(number(row["seconds"]) for row in history.of("compile")),
         "tokens": tokens,
-        "tokens_per_second": tokens / segments if segments > 0 else None,
+        "tokens_per_second": tokens / whole if whole > 0 else None,
         "exploits": sum(row.is_exploit for row in lineage.segments),
         "trials": len({row.trial for row in lineage.segments}),
-        "rounds": len({row.plan for row in lineage.segments}),
+        "rounds": len(seconds),
     }
+
+
+def _steps_by_plan(lineage: Lineage) -> tuple[Counter[int], Counter[int]]:
+    trained, probed = Counter[int](), Counter[int]()
+    for row in lineage.segments:
+        trained[row.plan] += row.end - row.begin
+        probed[row.plan] += row.probe
+    return trained, probed

@@ -40,14 +40,11 @@ def _speed(axis: Any, rounds: list[tuple[int, float]]) -> None:
 
 def time_shares(costs: Mapping[str, Any]) -> dict[str, float]:
     """Seconds by purpose; the rest of a finished run went to neither segments nor compiler."""
-    if costs["train_seconds"] is None:
-        shares = {"segments": costs["segment_seconds"]}
-    else:
-        shares = {
-            "training steps": costs["train_seconds"],
-            "evaluate, probe, select": costs["select_seconds"],
-        }
-    shares["compilation"] = costs["compile_seconds"]
+    shares = {
+        "training": costs["train_seconds"],
+        "probes": costs["probe_seconds"],
+        "compilation": costs["compile_seconds"],
+    }
     if costs["seconds"] is not None:
         shares["the rest"] = max(0.0, costs["seconds"] - sum(shares.values()))
     return shares

@@ -151,7 +151,7 @@ def _report(rng, index, rows, states, total, interval, broken):
     seconds = 6.2 + 0.5 * float(rng.random())
     report = {"index": index, "results": results, "curves": curves, "seconds": seconds}
     tokens = 512 * interval * len(rows)
-    return {**report, "tokens": tokens, "step_seconds": 0.8 * seconds}, after
+    return {**report, "tokens": tokens, "step_seconds": seconds / (interval * len(rows))}, after
 
 
 def _next(rng, rows, losses, fresh, space):
@@ -205,7 +205,8 @@ def _finish(results, rows):
         {
             "best": {**verdict, "bits_per_byte": bits},
             "groups": sums,
-            "seconds": 104.0,
-            "useful": 0.61,
+            "seconds": 78.0,
+            "wall_seconds": 104.0,
+            "useful": 50 / 60,
         },
     )

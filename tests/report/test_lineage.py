@@ -113,6 +113,22 @@ def test_no_two_members_share_a_lane_and_nobody_changes_it(pbt_lineage):
         assert len({row.lane for row in pbt_lineage.segments if row.trial == trial}) == 1
 
 
+def test_a_newcomer_gets_a_free_lane_when_rows_change_places():
+    rows = [
+        [{"trial": t, "point": {}, "parent": None, "steps": 10} for t in (0, 1)],
+        [
+            {"trial": 1, "point": {}, "parent": {"trial": 1}, "steps": 10},
+            {"trial": 2, "point": {}, "parent": {"trial": 1}, "steps": 10},
+        ],
+    ]
+    results = [
+        [{"trial": row["trial"], "step": 10 * (i + 1), "loss": 1.0} for row in plan]
+        for i, plan in enumerate(rows)
+    ]
+    lanes = [(row.trial, row.lane) for row in trace(FakeHistory(rows, results)).segments]
+    assert lanes == [(0, 0), (1, 1), (1, 1), (2, 0)]
+
+
 def test_a_plan_without_a_report_is_not_part_of_the_lineage(make_run):
     last = {"index": 2, "assignments": [{"trial": 0, "point": {}, "parent": None, "steps": 9}]}
     run = make_run(("plan", last), rounds=2, finish=False)

@@ -63,9 +63,11 @@ def test_costs_add_up(summary):
     assert costs["member_steps"] == 16 * 12 * 50
     assert costs["probe_steps"] == 16 * 12 * 10
     assert costs["probe_share"] == 10 / 60
-    assert costs["train_seconds"] + costs["select_seconds"] == pytest.approx(
+    assert costs["probe_seconds"] == pytest.approx(costs["segment_seconds"] / 6)
+    assert costs["train_seconds"] + costs["probe_seconds"] == pytest.approx(
         costs["segment_seconds"]
     )
+    assert costs["seconds"] == 104.0
     assert costs["exploits"] == 2 * 11
 
 
