@@ -9,8 +9,8 @@ import jax
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from jaxhpo.population import mesh as meshes
 from jaxhpo.population import member as life
+from jaxhpo.population import mesh as meshes
 from jaxhpo.population import programs
 from jaxhpo.population.member import Member
 from jaxhpo.population.rows import Rows, padded
@@ -44,7 +44,7 @@ class Engine:
         self.size = self.shards * (-(-rows // self.chunk) * self.chunk)
         self.built: list[tuple[str, float]] = []
         self._programs: dict[Any, Callable] = {}
-        self._run_seed = jax.device_put(np.uint32(run_seed), meshes.everywhere(mesh))
+        self.run_seed = jax.device_put(np.uint32(run_seed), meshes.everywhere(mesh))
 
     # state
 
@@ -69,14 +69,14 @@ class Engine:
 
     def assemble(self, population: Member, rows: Rows) -> Member:
         """Donates `population`."""
-        return self._run("assemble", population, self.place(rows), self._run_seed)
+        return self._run("assemble", population, self.place(rows), self.run_seed)
 
     def train(
         self, population: Member, rows: Rows, batches: Any
     ) -> tuple[Member, dict[str, jax.Array]]:
         """Donates `population`. Batches are [U, S, B, ...] with U streams of S >= steps; metrics
         f32[P, S] are NaN where a row made no step. Returns at once; nothing waits on the device."""
-        return self._run("train", population, self.place(rows), self._run_seed, self.stage(batches))
+        return self._run("train", population, self.place(rows), self.run_seed, self.stage(batches))
 
     def evaluate(self, population: Member, rows: Rows, held_out: Any) -> jax.Array:
         """Held-out losses f32[P, E] of batches [E, B, ...]."""
@@ -90,7 +90,7 @@ class Engine:
             "probe",
             population,
             self.place(rows),
-            self._run_seed,
+            self.run_seed,
             self.stage(batches),
             self.stage(held_out, axis=1),
         )

@@ -61,7 +61,7 @@ def train_step(
     metrics = {
         "loss": loss,
         "lr": task.rate(hyperparams, member.step),
-        "grad_norm": optax.global_norm(grads),
+        "grad_norm": optax.tree.norm(grads),
     }
     params = optax.apply_updates(member.params, updates)
     return Member(params, moments, member.step + 1), metrics

@@ -22,14 +22,14 @@ class Together:
     def __init__(self, parts: Mapping[str, Scheduler]) -> None:
         if not parts:
             raise ValueError("parts: there must be at least one")
-        self._parts = dict(parts)
+        self.parts = dict(parts)
         self._running: list[str] = []
         self._locals: list[tuple[str, int]] = []  # by global id: the part and its own id
         self._globals: dict[tuple[str, int], int] = {}
 
     def first(self) -> Plan:
         self._locals, self._globals = [], {}
-        plans = {name: part.first() for name, part in self._parts.items()}
+        plans = {name: part.first() for name, part in self.parts.items()}
         self._running = list(plans)
         return self._joined(plans)
 
@@ -40,7 +40,7 @@ class Together:
                 raise ValueError(f"a report on trial {result.trial}, which was never planned")
             name, trial = self._locals[result.trial]
             reports.setdefault(name, []).append(replace(result, trial=trial))
-        plans = {name: self._parts[name].next(tuple(part)) for name, part in reports.items()}
+        plans = {name: self.parts[name].next(tuple(part)) for name, part in reports.items()}
         going = {name: plan for name, plan in plans.items() if plan is not None}
         self._running = list(going)
         return self._joined(going) if going else None
