@@ -1,1 +1,22 @@
 """Flax transformer, losses, sizes and decoding: pure functions of arrays."""
+
+from jaxhpo._lazy import attach
+
+__getattr__, __all__ = attach(
+    __name__,
+    {
+        "DropoutConfig": "config",
+        "LossConfig": "config",
+        "ModelConfig": "config",
+        "Dropout": "hyperparams",
+        "LossTerms": "hyperparams",
+        "init": "transformer",
+        "apply": "transformer",
+        "cross_entropy": "losses",
+        "loss": "losses",
+        "count_parameters": "sizes",
+        "flops_per_token": "sizes",
+        "activation_bytes": "sizes",
+        "sample": "decoding",
+    },
+)

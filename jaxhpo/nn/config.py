@@ -1,7 +1,7 @@
 """What a model is (static) and how it is regularised (traced)."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args, get_origin, get_type_hints
 
 from jaxhpo.errors import UsageError
 
@@ -19,11 +19,11 @@ class ModelConfig:
     num_heads: int = 4
     """query heads"""
     num_kv_heads: int | None = None
-    """key/value heads: num_heads (multi-head, the default), 1 (multi-query), a divisor in between (grouped)"""
+    """key/value heads: num_heads (the default), 1 (multi-query) or a divisor between (grouped)"""
     head_dim: int | None = None
     """width of one head (default: d_model / num_heads)"""
     d_mlp: int | None = None
-    """width of the feed-forward layer (default: 4 d_model; for swiglu 8/3 d_model, up to a multiple of 8)"""
+    """width of the feed-forward layer (default: 4 d_model; swiglu 8/3 d_model, rounded up to 8s)"""
     vocab_size: int | None = None
     """tokens (default: the tokenizer's)"""
     context: int = 64
@@ -31,7 +31,7 @@ class ModelConfig:
     norm: Literal["rms", "layer"] = "rms"
     """RMSNorm or LayerNorm"""
     norm_position: Literal["pre", "post"] = "pre"
-    """before the branch (GPT-2, Llama) or after it, on the sum (BERT)"""
+    """before the branch (GPT-2, Llama) or after it, on the sum (BERT; also norms the embedding)"""
     norm_eps: float = 1e-6
     """added to the variance"""
     attention: Literal["causal", "bidirectional"] = "causal"
@@ -55,7 +55,7 @@ class ModelConfig:
     init_std: float = 0.02
     """of every matrix; those that write to the residual stream are divided by sqrt(2 num_layers)"""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
-    """of matrix products; parameters, softmax and loss stay float32"""
+    """of activations and matrix products; parameters, norms, softmax and loss stay float32"""
     remat: bool = False
     """recompute each block in the backward pass instead of keeping its activations"""
 
@@ -65,12 +65,24 @@ class ModelConfig:
         for name in ("num_kv_heads", "head_dim", "d_mlp", "vocab_size"):
             if getattr(self, name) is not None:
                 _at_least_one(f"model.{name}", getattr(self, name))
+        for name in ("rope_theta", "init_std", "logit_softcap", "attention_softcap"):
+            value = getattr(self, name)
+            if value is not None and not 0.0 < value < float("inf"):
+                raise UsageError(f"model.{name}={value}; allowed: above 0")
+        if not 0.0 <= self.norm_eps < float("inf"):
+            raise UsageError(f"model.norm_eps={self.norm_eps}; allowed: 0 or more")
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise UsageError(
+                    f"model.{name}={getattr(self, name)}; allowed: {', '.join(allowed)}"
+                )
         if self.head_dim is None and self.d_model % self.num_heads:
             near = [n for n in range(1, self.d_model + 1) if self.d_model % n == 0]
             near = sorted(near, key=lambda n: abs(n - self.num_heads))[:2]
             raise UsageError(
-                f"model.d_model={self.d_model} is not a multiple of model.num_heads={self.num_heads}; "
-                f"try num_heads {' or '.join(map(str, sorted(near)))}, or give model.head_dim"
+                f"model.d_model={self.d_model} is not a multiple of "
+                f"model.num_heads={self.num_heads}; try num_heads "
+                f"{' or '.join(map(str, sorted(near)))}, or give model.head_dim"
             )
         if self.num_heads % self.kv_heads:
             divisors = [n for n in range(1, self.num_heads + 1) if self.num_heads % n == 0]
@@ -103,7 +115,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DropoutConfig:
-    """Probabilities of zeroing, traced; a tuple gives one per layer. Zero and not searched: compiled out."""
+    """Probabilities of zeroing, traced; a tuple: one per layer. Zero and not searched: no code."""
 
     embedding: float = 0.0
     """after the embedding"""
@@ -119,7 +131,7 @@ class DropoutConfig:
             rates = getattr(self, name)
             for rate in rates if isinstance(rates, tuple) else (rates,):
                 if not 0.0 <= rate < 1.0:
-                    raise UsageError(f"dropout.{name}={rate} is not a probability; allowed: 0 <= p < 1")
+                    raise UsageError(f"dropout.{name}={rate}; allowed: 0 <= p < 1")
 
 
 @dataclass(frozen=True)
@@ -136,6 +148,13 @@ class LossConfig:
             raise UsageError(f"loss.label_smoothing={self.label_smoothing}; allowed: 0 <= s < 1")
         if self.z_loss < 0.0:
             raise UsageError(f"loss.z_loss={self.z_loss}; allowed: 0 or more")
+
+
+_CHOICES = {
+    name: get_args(kind)
+    for name, kind in get_type_hints(ModelConfig).items()
+    if get_origin(kind) is Literal
+}
 
 
 def _at_least_one(name: str, value: int) -> None:

@@ -8,7 +8,7 @@ import jax
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Dropout:
-    """Dropout rates: f32[] each, or f32[L] (not `embedding`); None where neither config nor space uses it."""
+    """Rates f32[], or f32[L] (not `embedding`); None where neither config nor space has one."""
 
     embedding: jax.Array | None = None
     attention: jax.Array | None = None

@@ -13,6 +13,9 @@ from jaxhpo.nn.config import ModelConfig
 USABLE = 0.92
 """Share of a device's memory that may be planned for; the rest is the runtime's."""
 
+LAYERS_UNROLLED = 12
+"""Depth up to which a CPU runs the layer loop laid out; more would take long to compile."""
+
 WORKING_COPIES = 3
 """Copies of one member's parameters that a step holds besides its state: gradient, update, sum."""
 
@@ -68,8 +71,17 @@ def working_bytes(config: Any, batch: int) -> int:
     model = config.model
     parameters = 4 * nn.count_parameters(model)
     carried = member_bytes(model, config.optimizer.moment_dtype)
-    activations = nn.activation_bytes(model, batch, model.context, model.remat)
+    activations = nn.activation_bytes(
+        model, batch, model.context, model.remat, unrolled(config)
+    )
     return carried + WORKING_COPIES * parameters + activations
+
+
+def unrolled(config: Any) -> bool:
+    """Whether the layer loop is laid out: on a CPU up to LAYERS_UNROLLED deep, unless it is said."""
+    if config.execution.unroll is not None:
+        return config.execution.unroll
+    return _on_cpu() and config.model.num_layers <= LAYERS_UNROLLED
 
 
 def device_limit() -> int | None:

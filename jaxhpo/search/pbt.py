@@ -124,8 +124,8 @@ class Pbt:
             step, loss = self._previous[result.trial]
             score = (result.loss - loss) / (result.step - step)
             samples = tuple((sample - loss) / (result.step - step) for sample in samples)
-        healthy = math.isfinite(score) and math.isfinite(result.loss)
-        return Standing(result.trial, score if healthy else math.nan, samples)
+        # a cool-down may hide that the member itself has diverged
+        return Standing(result.trial, score if math.isfinite(result.loss) else math.nan, samples)
 
     def _initial(self, given: Sequence[Point]) -> tuple[Point, ...]:
         members = self.config.members

@@ -58,24 +58,21 @@ def lineage_points(history: Iterable[tuple[Plan, Report]], trial: int) -> tuple[
     whose copy did not keep the step counter starts at zero, and what came before is left out too.
     Raises LookupError if the history has no such trial.
     """
-    rows: dict[int, list[tuple[int, int, Assignment]]] = {}  # trial -> (round, start, row)
-    for index, (plan, report) in enumerate(history):
+    rows: dict[int, list[tuple[int, Assignment]]] = {}  # trial -> start and row, in order
+    for plan, report in history:
         results = by_trial(plan, report)
         for row in plan.assignments:
             start = results[row.trial].step - row.steps
-            rows.setdefault(row.trial, []).append((index, start, row))
+            rows.setdefault(row.trial, []).append((start, row))
     if trial not in rows:
         raise LookupError(f"no trial {trial} in this history; there are {sorted(rows)}")
-    lives, before, until = [], math.inf, math.inf
+    lives, until = [], math.inf
     ancestor: int | None = trial
     while ancestor is not None:
-        life = [
-            (start, row) for index, start, row in rows[ancestor] if index < before and start < until
-        ]
+        life = [(start, row) for start, row in rows[ancestor] if start < until]
         if not life:
             break
         lives.append(life)
-        before = rows[ancestor][0][0]
         until, born = life[0]
         ancestor = None if born.parent is None else born.parent.trial
     return _changes((start, row.point) for life in reversed(lives) for start, row in life)

@@ -33,9 +33,6 @@ from jaxhpo.study.places import Places
 SEGMENT = 100
 """Steps between two reports of a run that selects nothing."""
 
-LAYERS_UNROLLED = 12
-"""Depth up to which a CPU runs the layer loop laid out."""
-
 
 @dataclass(frozen=True)
 class Setup:
@@ -110,10 +107,6 @@ def make_scheduler(config: Run, space: Space) -> tuple[Scheduler, int, int]:
 def make_engine(config: Run) -> Engine:
     """The engine of a config on the devices at hand, with the defaults of their kind."""
     execution = config.execution
-    on_cpu = jax.default_backend() == "cpu"
-    unroll = execution.unroll
-    if unroll is None:
-        unroll = on_cpu and config.model.num_layers <= LAYERS_UNROLLED
     if config.data.batch_size % (execution.accumulate * execution.data):
         raise UsageError(
             f"data.batch_size={config.data.batch_size} is not a multiple of execution.accumulate="
@@ -124,7 +117,7 @@ def make_engine(config: Run) -> Engine:
         devices = min(len(jax.devices()), config.members * execution.data)
         devices = max(devices // execution.data, 1) * execution.data
     mesh = make_mesh(devices, execution.data)
-    task = LanguageModel(config.model, config.optimizer, unroll)
+    task = LanguageModel(config.model, config.optimizer, memory.unrolled(config))
     rows = -(-config.members // (devices // execution.data))
     return Engine(
         task,

@@ -62,6 +62,7 @@ def test_a_window_is_text_that_follows_itself_and_shares_its_last_target() -> No
 
 
 @given(st.lists(st.integers(1, 7), max_size=3, unique=True))
+@settings(max_examples=30, deadline=None)
 def test_rows_of_the_hosts_tile_the_batch(cuts: list[int]) -> None:
     batches = Batches(STREAM, context=7, batch_size=8, seed=2)
     edges = [0, *sorted(cuts), 8]
@@ -75,6 +76,7 @@ def test_order_is_golden() -> None:
 
 
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 9), st.integers(0, 40))
+@settings(deadline=None)
 def test_no_token_of_the_held_out_part_is_a_target_twice(b: int, e: int, t: int, more: int) -> None:
     stream = np.arange(b * e * t + 1 + more)
     tokens = held_out_windows(stream, t, b, e)["tokens"]
@@ -94,6 +96,8 @@ def test_a_part_too_short_for_a_batch_is_refused_with_what_would_fit() -> None:
     ):
         Batches(STREAM, context=300, batch_size=4)
     Batches(STREAM, context=200, batch_size=4)
+    with pytest.raises(UsageError):
+        Batches(STREAM, context=201, batch_size=4)
 
 
 def test_a_held_out_part_too_short_is_refused_with_what_would_fit() -> None:

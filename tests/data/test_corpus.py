@@ -90,7 +90,7 @@ def test_no_side_of_a_split_is_empty(count: int, share: float) -> None:
     assert train and held_out and len(train) + len(held_out) == count
 
 
-@pytest.mark.parametrize("text", ["a b\n\n" * 99, "line\n" * 99, "数" * 999, "x" * 50])
+@pytest.mark.parametrize("text", ["a b\n\n" * 99, "line\n" * 99, "é" * 995, "x" * 50])
 def test_a_single_document_is_cut_and_nothing_lost(text: str) -> None:
     whole = Document("one", content=text.encode())
     (head,), (tail,) = split([whole], 0.1)

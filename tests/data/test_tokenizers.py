@@ -93,7 +93,8 @@ def test_a_file_brings_its_own_separator_which_no_text_can_spell(tmp_path: Path)
     tokenizer = opened(str(tokenizer_file(tmp_path, {})))
     assert (tokenizer.separator, tokenizer.vocab_size) == (399, 400)
     ids = tokenizer.encode("a <|endoftext|> b")
-    assert 399 not in ids and tokenizer.decode(ids) == "a <|endoftext|> b"
+    assert 399 not in ids
+    assert tokenizer.decode(ids) == tokenizer.decode([*ids, 399]) == "a <|endoftext|> b"
 
 
 def test_ids_with_a_large_gap_are_refused(tmp_path: Path) -> None:

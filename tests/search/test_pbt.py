@@ -136,6 +136,24 @@ def test_a_population_without_a_finite_loss_has_diverged():
         pbt.next(report(pbt.first(), 20, [math.nan, math.inf, math.nan, -math.inf]))
 
 
+def test_a_population_may_also_diverge_where_nothing_is_selected():
+    pbt = make(anneal_start=20)
+    with pytest.raises(Diverged, match="step 20"):
+        pbt.next(report(pbt.first(), 20, [math.nan] * 4))
+
+
+def test_a_population_whose_probes_all_diverge_has_diverged():
+    pbt = make()
+    with pytest.raises(Diverged, match="finite fitness at step 20"):
+        pbt.next(report(pbt.first(), 20, [1.0] * 4, [math.nan] * 4))
+
+
+def test_a_member_whose_raw_loss_diverged_is_no_donor_whatever_its_probe_says():
+    pbt = make()
+    plan = pbt.next(report(pbt.first(), 20, [math.nan, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0]))
+    assert copies(plan) == {0: 1}
+
+
 def test_an_infinite_loss_counts_as_diverged():
     pbt = make(fitness="loss", quantile=0.01)
     plan = pbt.next(report(pbt.first(), 20, [-math.inf, 1.0, 2.0, math.inf]))

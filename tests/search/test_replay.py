@@ -59,7 +59,7 @@ def test_a_copy_of_an_older_step_inherits_only_what_came_before_it():
     history = history_of(
         [(0, A, None, 10, 10)],
         [(1, B, Parent(0), 10, 20)],
-        [(1, B, Parent(1), 10, 30)],
+        [(1, A, Parent(1), 10, 30)],
         [(2, C, Parent(1, 20), 5, 25)],
         [(3, A, Parent(0, 5), 5, 10)],
     )

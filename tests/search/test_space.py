@@ -81,6 +81,19 @@ def test_a_scaled_value_stays_inside_the_bounds(distribution, unit, factor):
     assert type(value) in (float, int, str)
 
 
+@pytest.mark.parametrize("kind", [Uniform, Log])
+@pytest.mark.parametrize("bounds", [(1.0, math.inf), (math.nan, 1.0), ("1", 2.0)])
+def test_bounds_built_in_python_must_be_finite_numbers(kind, bounds):
+    with pytest.raises(UsageError, match="is not a finite number"):
+        kind(*bounds)
+
+
+@pytest.mark.parametrize("form", ["int(1, {})", "choice(1, {})", "log(1, {})"])
+def test_a_number_of_thousands_of_digits_is_refused_like_any_other(form):
+    with pytest.raises(UsageError, match="is not a"):
+        parse("x", form.format("9" * 5000))
+
+
 def test_log_is_uniform_in_the_logarithm():
     log = Log(1e-4, 1e-1)
     assert [log.decode(u) for u in (0, 1 / 3, 1)] == pytest.approx([1e-4, 1e-3, 1e-1], rel=1e-12)

@@ -1,0 +1,187 @@
+"""A transformer for the GPT-2, Llama/Qwen and BERT families, as functions of a dict of arrays.
+
+The model is written in Flax NNX and split once into a static graphdef and a plain nested dict;
+nothing of NNX leaves this room. Parameters of the blocks are stacked on a leading [L].
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxhpo.errors import UsageError
+from jaxhpo.nn.attention import Attention, rotation_of
+from jaxhpo.nn.config import ModelConfig
+from jaxhpo.nn.hyperparams import Dropout
+from jaxhpo.nn.layers import Mlp, dropout, norm
+
+Array = jax.Array
+Params = dict[str, Any]
+
+
+def init(config: ModelConfig, key: Array) -> Params:
+    """New parameters: nested dict of float32 arrays, those of the blocks with a leading [L].
+
+    Matrices are normal with `init_std`; those that write to the residual stream are divided by
+    sqrt(2 L). Raises UsageError where `vocab_size` is not set.
+    """
+    return nnx.to_pure_dict(nnx.split(_Transformer(config, nnx.Rngs(key)), nnx.Param)[1])
+
+
+def apply(
+    config: ModelConfig,
+    params: Params,
+    tokens: Array,
+    *,
+    dropout: Dropout | None = None,
+    key: Array | None = None,
+    unroll: bool | int = 1,
+) -> Array:
+    """Logits: i32[B, T] -> f32[B, T, V].
+
+    Without a key this is evaluation: no dropout code is built. `unroll` layers of the loop are laid
+    out one after another; True is all of them, which is fastest on a CPU but compiles longer and
+    keeps more for the backward pass. With `remat` the loop is always rolled.
+
+    Token ids must lie in [0, V): they are values on the device and are not checked here. An id
+    outside gives NaN from its position on, never another token's embedding; callers that read ids
+    from outside check them on the host.
+    """
+    if tokens.ndim != 2:
+        raise ValueError(f"tokens have shape {tokens.shape}; expected [B, T]")
+    model = nnx.merge(_graphdef(config), params)
+    return model(tokens, Dropout() if dropout is None or key is None else dropout, key, unroll)
+
+
+@functools.lru_cache(maxsize=64)
+def _graphdef(config: ModelConfig) -> nnx.GraphDef:
+    """Static description of the model. Splitting by Param alone raises if any other kind of
+    variable (a stored key, a cache) has crept in: the guard that the model is a pure function."""
+    abstract = nnx.eval_shape(lambda: _Transformer(config, nnx.Rngs(0)))
+    return nnx.split(abstract, nnx.Param)[0]
+
+
+class _Block(nnx.Module):
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
+        self.pre = config.norm_position == "pre"
+        self.attention_norm = norm(config)
+        self.attention = Attention(config, rngs)
+        self.mlp_norm = norm(config)
+        self.mlp = Mlp(config, rngs)
+
+    def __call__(
+        self, x: Array, rotation: Array | None, rates: Dropout, key: Array | None
+    ) -> Array:
+        keys = (None,) * 4 if key is None else jax.random.split(key, 4)
+
+        def attention(x: Array) -> Array:
+            return dropout(
+                self.attention(x, rotation, rates.attention, keys[0]), rates.residual, keys[1]
+            )
+
+        def mlp(x: Array) -> Array:
+            return dropout(self.mlp(x, rates.mlp, keys[2]), rates.residual, keys[3])
+
+        if self.pre:
+            x = x + attention(self.attention_norm(x))
+            return x + mlp(self.mlp_norm(x))
+        x = self.attention_norm(x + attention(x))
+        return self.mlp_norm(x + mlp(x))
+
+
+class _Transformer(nnx.Module):
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
+        if config.vocab_size is None:
+            raise UsageError("model.vocab_size is not set; give the tokenizer's number of tokens")
+        self.config = config
+        normal = nnx.initializers.normal(config.init_std)
+        table = functools.partial(
+            nnx.Embed, features=config.d_model, embedding_init=normal, rngs=rngs
+        )
+        pre = config.norm_position == "pre"
+        self.embed = table(config.vocab_size)
+        self.positions = table(config.context) if config.position == "learned" else None
+        self.embed_norm = None if pre else norm(config)
+        # One block whose every parameter has a leading [L]: a module is a pytree.
+        self.blocks = jax.vmap(lambda key: _Block(config, nnx.Rngs(key)))(
+            jax.random.split(rngs.params(), config.num_layers)
+        )
+        self.final_norm = norm(config) if pre else None
+        self.readout = None if config.tie_embeddings else self._readout(rngs)
+
+    def _readout(self, rngs: nnx.Rngs) -> nnx.Param:
+        shape = self.config.d_model, self.config.vocab_size
+        return nnx.Param(nnx.initializers.normal(self.config.init_std)(rngs.params(), shape))
+
+    def __call__(
+        self, tokens: Array, rates: Dropout, key: Array | None, unroll: bool | int
+    ) -> Array:
+        if not jax.tree.leaves(rates):
+            key = None
+        key_embed, key_blocks = (None, None) if key is None else jax.random.split(key)
+        x = dropout(self._embedded(tokens), rates.embedding, key_embed)
+        x = self._blocks(x, rates, key_blocks, unroll)
+        return self._logits(x if self.final_norm is None else self.final_norm(x))
+
+    def _embedded(self, tokens: Array) -> Array:
+        table, length = self.embed.embedding[...], tokens.shape[1]
+        x = table.at[tokens].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+        if self.positions is not None:
+            if length > self.config.context:
+                raise ValueError(f"{length} tokens exceed model.context={self.config.context}")
+            x = x + self.positions.embedding[...][:length]
+        if self.embed_norm is not None:
+            x = self.embed_norm(x)
+        return x.astype(self.config.compute_dtype)
+
+    def _blocks(self, x: Array, rates: Dropout, key: Array | None, unroll: bool | int) -> Array:
+        layers = self.config.num_layers
+        rotation = rotation_of(self.config, x.shape[1])
+        keys = None if key is None else jax.random.split(key, layers)
+
+        def layer(x: Array, row: tuple[_Block, Dropout, Array | None]) -> tuple[Array, None]:
+            block, rates, key = row
+            return block(x, rotation, rates, key), None
+
+        remat = self.config.remat
+        # laid out, the compiler would merge the recomputation with the forward pass and keep all
+        unroll = 1 if remat else unroll
+        if remat or (unroll is not True and unroll < layers):
+            # A loop stores what the backward pass needs at every turn. Products are kept; to
+            # rebuild what lies between them is faster and takes half the memory.
+            layer = jax.checkpoint(layer, policy=None if remat else _is_kept, prevent_cse=False)
+        rows = self.blocks, _per_layer(rates, layers), keys
+        return jax.lax.scan(layer, x, rows, unroll=unroll)[0]
+
+    def _logits(self, x: Array) -> Array:
+        if self.readout is None:
+            kernel, to = self.embed.embedding[...], "btd,vd->btv"
+        else:
+            kernel, to = self.readout[...], "btd,dv->btv"
+        logits = jnp.einsum(to, x, kernel.astype(x.dtype), preferred_element_type=jnp.float32)
+        cap = self.config.logit_softcap
+        return logits if cap is None else cap * jnp.tanh(logits / cap)
+
+
+def _is_kept(primitive: Any, *_: Any, **__: Any) -> bool:
+    """Whether a result is kept for the backward pass: matrix products, fused attention (its
+    primitives are named after it) and random draws, which cost more than what they are used in."""
+    return primitive.name.startswith(("dot_", "random_bits"))
+
+
+def _per_layer(rates: Dropout, layers: int) -> Dropout:
+    """The rates that vary by layer as f32[L] each, ready to be scanned."""
+
+    def row(name: str) -> Array | None:
+        rate = getattr(rates, name)
+        if rate is None:
+            return None
+        if jnp.shape(rate) not in ((), (layers,)):
+            raise ValueError(
+                f"dropout.{name} has shape {jnp.shape(rate)}; allowed: [] or [{layers}]"
+            )
+        return jnp.broadcast_to(rate, (layers,))
+
+    return Dropout(attention=row("attention"), residual=row("residual"), mlp=row("mlp"))
