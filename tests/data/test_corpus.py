@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxhpo.data import Corpus, DataConfig, Document, open_corpus, split
+from jaxhpo.data import Corpus, DataConfig, Document, fingerprint, open_corpus, split
 from jaxhpo.data.sources import SOURCES
 from jaxhpo.data.tokenizers import TOKENIZERS
 from jaxhpo.errors import UsageError
@@ -136,6 +136,11 @@ def test_a_renamed_file_changes_a_fingerprint(folder: Path, opened: Open) -> Non
     first = opened(folder)
     (folder / "0.txt").rename(folder / "zero.txt")
     assert opened(folder).fingerprints != first.fingerprints
+
+
+def test_a_fingerprint_is_of_names_texts_and_where_they_end() -> None:
+    variants = ([("a", b"bc")], [("ab", b"c")], [("b", b"bc")], [("a", b"b"), ("", b"c")])
+    assert len({fingerprint(each)[0] for each in variants}) == 4
 
 
 def test_glob_chooses_files_and_hidden_ones_are_left_out(folder: Path, opened: Open) -> None:
