@@ -24,9 +24,9 @@ class Dimension:
 class Space:
     """Dimensions in order; a point is a mapping from each name to a value inside its bounds.
 
-    >>> space = Space.from_mapping({"peak_lr": "log(1e-4, 1e-2)"}, lambda name: False, ["peak_lr"])
+    >>> space = Space.from_mapping({"floor": "uniform(0, 0.5)"}, lambda name: False, ["floor"])
     >>> space.decode([0.5])
-    {'peak_lr': 0.001}
+    {'floor': 0.25}
     """
 
     dimensions: tuple[Dimension, ...]
