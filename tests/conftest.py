@@ -4,7 +4,9 @@ import os
 import tempfile
 from pathlib import Path
 
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
 os.environ.setdefault("PJRT_NPROC", "2")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 _cache = Path(os.environ.get("XDG_CACHE_HOME", tempfile.gettempdir())) / "jaxhpo-test-compilation"

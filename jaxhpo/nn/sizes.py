@@ -21,7 +21,9 @@ def flops_per_token(config: ModelConfig, sequence: int) -> float:
     """
     positions = config.context * config.d_model if config.position == "learned" else 0
     width = config.num_heads * config.width_of_head
-    return 6.0 * (count_parameters(config) - positions) + 12.0 * config.num_layers * width * sequence
+    return (
+        6.0 * (count_parameters(config) - positions) + 12.0 * config.num_layers * width * sequence
+    )
 
 
 def activation_bytes(

@@ -71,9 +71,7 @@ def working_bytes(config: Any, batch: int) -> int:
     model = config.model
     parameters = 4 * nn.count_parameters(model)
     carried = member_bytes(model, config.optimizer.moment_dtype)
-    activations = nn.activation_bytes(
-        model, batch, model.context, model.remat, unrolled(config)
-    )
+    activations = nn.activation_bytes(model, batch, model.context, model.remat, unrolled(config))
     return carried + WORKING_COPIES * parameters + activations
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from jaxhpo import nn
 from jaxhpo.config.run import PbtRun, Run
-from jaxhpo.population import memory
 from jaxhpo.population.cache import use_compilation_cache
 from jaxhpo.population.config import prepare_backend
 from jaxhpo.population.memory import MemoryPlan

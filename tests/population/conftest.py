@@ -62,7 +62,12 @@ def held_out(batches):
 def points():
     return [
         {"schedule.peak_lr": lr, "dropout.residual": rate, "optimizer.clip_norm": clip}
-        for lr, rate, clip in [(0.01, 0.1, 1.0), (0.02, 0.2, 0.5), (0.005, 0.0, 2.0), (0.03, 0.3, 9.0)]
+        for lr, rate, clip in [
+            (0.01, 0.1, 1.0),
+            (0.02, 0.2, 0.5),
+            (0.005, 0.0, 2.0),
+            (0.03, 0.3, 9.0),
+        ]
     ]
 
 

@@ -99,9 +99,8 @@ def test_a_diverged_member_leaves_the_others_their_bits(
     engine, newborn_rows, batches, held_out, trained, bad
 ):
     rows = newborn_rows()
-    poison = rows.hyperparams.schedule.end.copy()
-    poison[1] = bad
-    schedule = replace(rows.hyperparams.schedule, end=poison, begin=poison)
+    schedule = jax.tree.map(np.copy, rows.hyperparams.schedule)
+    schedule.begin[1] = schedule.end[1] = bad
     rows = replace(rows, hyperparams=replace(rows.hyperparams, schedule=schedule))
     population, metrics = engine.train(born(engine, rows), rows, batches)
     assert not np.isfinite(np.asarray(metrics["loss"])[1, -1])
