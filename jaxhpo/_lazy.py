@@ -6,7 +6,7 @@ from typing import Any
 
 
 def attach(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], Any], list[str]]:
-    """`__getattr__` and `__all__` of a package whose public `names` live in submodules (name -> submodule)."""
+    """`__getattr__` and `__all__` of a package; `names` says which submodule each name lives in."""
 
     def getattr_(name: str) -> Any:
         if name not in names:

@@ -1,5 +1,7 @@
 """Self-attention: projections, rotary positions, and which kernel does the work."""
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -32,7 +34,7 @@ class Attention(nnx.Module):
     ) -> Array:
         heads = (*x.shape[:2], -1, self.config.width_of_head)
         q, k, v = (f(x).reshape(heads) for f in (self.query, self.key, self.value))
-        if self.query_norm is not None:
+        if self.query_norm is not None and self.key_norm is not None:
             q, k = self.query_norm(q), self.key_norm(k)
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)
@@ -83,7 +85,7 @@ def attend(
     return jnp.einsum(f"bk{g}ts,bskh->btk{g}h", weights, v).reshape(shape)
 
 
-def _kernel(dtype: jnp.dtype, width: int) -> str:
+def _kernel(dtype: jnp.dtype, width: int) -> Literal["cudnn", "xla"]:
     """cuDNN's flash attention where it exists: it must be asked for by name."""
     if dtype != jnp.bfloat16 or width % 8 or width > 128 or jax.default_backend() != "gpu":
         return "xla"

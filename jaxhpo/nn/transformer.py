@@ -151,9 +151,9 @@ class _Transformer(nnx.Module):
         if remat or (unroll is not True and unroll < layers):
             # A loop stores what the backward pass needs at every turn. Products are kept; to
             # rebuild what lies between them is faster and takes half the memory.
-            layer = jax.checkpoint(layer, policy=None if remat else _is_kept, prevent_cse=False)
+            kept = jax.checkpoint(layer, policy=None if remat else _is_kept, prevent_cse=False)
         rows = self.blocks, _per_layer(rates, layers), keys
-        return jax.lax.scan(layer, x, rows, unroll=unroll)[0]
+        return jax.lax.scan(kept, x, rows, unroll=unroll)[0]
 
     def _logits(self, x: Array) -> Array:
         if self.readout is None:

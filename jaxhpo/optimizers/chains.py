@@ -1,5 +1,6 @@
 """From traced hyperparameters to an optax chain, built inside the compiled step."""
 
+import jax.numpy as jnp
 import optax
 
 from jaxhpo.optimizers.adam import scale_by_adam
@@ -9,11 +10,11 @@ from jaxhpo.optimizers.masks import decayed
 
 
 def scale_by_learning_rate(schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:
-    """Multiplies by minus the rate at the `step` given to `update`; there is no state to overwrite."""
+    """Multiplies by minus the rate at the `step` given to `update`; there is no state."""
 
     def update(updates, state, params=None, *, step, **extra):
         del params, extra
-        rate = schedule(step)
+        rate = jnp.asarray(schedule(step))
         return optax.tree.scale(-rate, updates), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
@@ -34,8 +35,10 @@ OPTIMIZERS = {"adamw": _adamw}
 def build(
     config: OptimizerConfig, numbers: OptimizerHyperparams, schedule: optax.Schedule
 ) -> optax.GradientTransformationExtraArgs:
-    """Clipping, the update rule, the learning rate. `update` takes `step=i32[]`; the state depends on
-    none of the numbers, so the chain may be rebuilt in every step with other ones."""
+    """Clipping, the update rule, the learning rate. `update` takes `step=i32[]`.
+
+    The state depends on none of the numbers: the chain may be rebuilt in every step with others.
+    """
     clip = () if numbers.clip_norm is None else (optax.clip_by_global_norm(numbers.clip_norm),)
     return optax.chain(
         *clip, OPTIMIZERS[config.kind](config, numbers), scale_by_learning_rate(schedule)

@@ -23,7 +23,7 @@ class OptimizerConfig:
     eps: float = 1e-8
     """added to the root of the second moment"""
     weight_decay: float = 0.1
-    """decoupled decay, multiplied by the learning rate as in torch and optax; not on norms and biases"""
+    """decoupled decay, times the learning rate as in torch and optax; spares norms and biases"""
     clip_norm: float = 1.0
     """largest global norm of the gradient; inf switches clipping off"""
     moment_dtype: Literal["float32", "bfloat16"] = "float32"

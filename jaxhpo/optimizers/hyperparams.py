@@ -25,7 +25,7 @@ class OptimizerHyperparams:
 
 
 def lower(config: OptimizerConfig, clip: bool | None = None) -> OptimizerHyperparams:
-    """The config's numbers as float32 scalars. `clip` keeps or drops clipping (default: if finite)."""
+    """The config's numbers as float32. `clip` keeps or drops clipping (default: if finite)."""
     clip = math.isfinite(config.clip_norm) if clip is None else clip
     return OptimizerHyperparams(
         one_minus_beta1=np.float32(1.0 - config.beta1),

@@ -15,7 +15,7 @@ class ExecutionConfig:
     data: int = 1
     """devices that share each member's batch; the others share out the members"""
     chunk: int | None = None
-    """members trained at once on a device (default: 1 on a CPU, which is exact; else all that fit)"""
+    """members at once on a device (default: 1 on a CPU, which is exact; else all that fit)"""
     unroll: bool | None = None
     """unroll the layer loop (default: on a CPU up to 12 layers; else scan, to compile quickly)"""
     accumulate: int = 1
@@ -36,7 +36,7 @@ def usable_cores() -> int:
 
 
 def prepare_backend(execution: ExecutionConfig, members: int) -> None:
-    """Sets what JAX reads when it starts: virtual CPU devices and the size of the CPU's thread pool.
+    """Sets what JAX reads when it starts: virtual CPU devices and the CPU's number of threads.
 
     Values that the user has set are left alone. Without effect once JAX's backend has started, and
     on accelerators. The thread count decides the last bits of CPU arithmetic, so it is pinned.

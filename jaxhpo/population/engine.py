@@ -113,7 +113,7 @@ class Engine:
         return self.program(kind, *args)(*args)
 
     def program(self, kind: str, *args: Any) -> Callable:
-        """The compiled program for arguments of these shapes (arrays, or abstract with shardings)."""
+        """The compiled program for arguments of these shapes (arrays, or abstract ones)."""
         key = (kind, *[(x.shape, x.dtype) for x in jax.tree.leaves(args[2:])])
         if key not in self._programs:
             start = time.perf_counter()

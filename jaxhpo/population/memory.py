@@ -1,4 +1,4 @@
-"""How much memory a population takes on a device, by a closed formula: the compiler is not asked."""
+"""How much memory a population takes on a device, by a closed formula: no compiler is asked."""
 
 import math
 from dataclasses import dataclass
@@ -76,14 +76,14 @@ def working_bytes(config: Any, batch: int) -> int:
 
 
 def unrolled(config: Any) -> bool:
-    """Whether the layer loop is laid out: on a CPU up to LAYERS_UNROLLED deep, unless it is said."""
+    """Whether the layer loop is laid out: on a CPU up to LAYERS_UNROLLED deep, unless told."""
     if config.execution.unroll is not None:
         return config.execution.unroll
     return _on_cpu() and config.model.num_layers <= LAYERS_UNROLLED
 
 
 def device_limit() -> int | None:
-    """Bytes that JAX may use on a device: accelerators tell; a CPU shares what the machine has free."""
+    """Bytes that JAX may use on a device; virtual CPU devices share what the machine has free."""
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"])
@@ -91,7 +91,7 @@ def device_limit() -> int | None:
 
 
 def available_memory() -> int:
-    """Bytes of main memory that are free to use, or the largest integer where the system won't say."""
+    """Bytes of main memory free to use, or the largest integer where the system won't say."""
     try:
         with open("/proc/meminfo") as lines:
             found = dict(line.split(":", 1) for line in lines)
@@ -101,8 +101,7 @@ def available_memory() -> int:
 
 
 def default_chunk(config: Any, rows: int) -> int:
-    """1 on a CPU, which is exact and fastest there; elsewhere the largest share of `rows` that fits,
-    in as few and equal chunks as possible."""
+    """1 on a CPU, which is exact and fastest there; elsewhere as few and equal chunks as fit."""
     limit = device_limit()
     if _on_cpu() or limit is None:
         return 1
@@ -113,7 +112,7 @@ def default_chunk(config: Any, rows: int) -> int:
 
 
 def check_fits(plan: MemoryPlan, config: Any, rows: int, chunk: int) -> None:
-    """Raises UsageError where the plan does not fit, with the option that would make it fit."""
+    """Raises UsageError where the plan does not fit, naming the option that would make it fit."""
     if plan.fits or plan.limit is None:
         return
     gib = lambda size: f"{size / 2**30:.2f} GiB"

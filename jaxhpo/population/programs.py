@@ -62,8 +62,11 @@ def probe(
     batches: Any,
     held_out: Any,
 ) -> tuple[jax.Array, jax.Array]:
-    """Raw and cooled held-out losses f32[P, E]: a copy of one chunk decays for `rows.probe` steps, is
-    evaluated and thrown away. A row without a probe has its raw losses twice."""
+    """Raw and cooled held-out losses f32[P, E].
+
+    A copy of one chunk decays for `rows.probe` steps, is evaluated and thrown away. A row without a
+    probe has its raw losses twice.
+    """
 
     def one(member: Member, row: Rows):
         raw = _evaluate_if(row.steps > 0, task, member.params, row.hyperparams, held_out)

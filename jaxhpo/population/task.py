@@ -19,10 +19,11 @@ class Task(Protocol):
     """Pure functions of arrays; `hyperparams` is any pytree of traced scalars.
 
     `init(key, hyperparams) -> params`; `loss(params, batch, hyperparams, key) -> f32[]`, where
-    `key=None` asks for the evaluation loss (no dropout, no regularisation); `optimizer(hyperparams)`
-    is an optax transformation whose state does not depend on the hyperparameters and whose `update`
-    may take `step=i32[]`. `rate(hyperparams, step) -> f32[]` is the learning rate, for the record;
-    `cooled(hyperparams, start, steps)` are hyperparameters whose rate falls to zero from `start`.
+    `key=None` asks for the evaluation loss (no dropout, no regularisation).
+    `optimizer(hyperparams)` is an optax transformation whose state does not depend on the
+    hyperparameters and whose `update` may take `step=i32[]`.
+    `rate(hyperparams, step) -> f32[]` is the learning rate, for the record; `cooled(hyperparams,
+    start, steps)` are hyperparameters whose rate falls to zero from `start`.
     """
 
     def init(self, key: jax.Array, hyperparams: Any) -> Params: ...
@@ -40,7 +41,7 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A transformer on tokens; batches are {"tokens": i32[B, T + 1]} and, where needed, a "mask"."""
+    """A transformer on tokens; batches are {"tokens": i32[B, T + 1]}, if need be with a "mask"."""
 
     model: ModelConfig
     update_rule: OptimizerConfig

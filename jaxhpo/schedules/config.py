@@ -1,4 +1,4 @@
-"""What a learning-rate schedule is made of; every value may differ between the members of a population."""
+"""What a learning-rate schedule is made of; every value may differ between members."""
 
 import math
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from jaxhpo.errors import UsageError
 TRACED = frozenset(
     {"kind", "peak_lr", "warmup_steps", "decay_start", "decay_steps", "decay_shape", "floor"}
 )
-"""Fields that may change without a new program: kinds and shapes too, since all lower to one form."""
+"""Fields that may change without a new program: kinds and shapes too, as all lower to one form."""
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """Learning rate over steps: a linear warm-up, then what `kind` says. None means derived from `steps`."""
+    """Learning rate over steps: a linear warm-up, then what `kind` says. None: from `steps`."""
 
     kind: Literal["constant", "cosine", "wsd"] = "wsd"
     """constant; cosine decay after the warm-up; or warm-up, stable, decay"""
@@ -25,7 +25,7 @@ class ScheduleConfig:
     decay_start: float | None = None
     """step at which the decay of wsd begins (default: steps - decay_steps)"""
     decay_steps: float | None = None
-    """length of the decay (default: for wsd a fifth of steps, for cosine all that follows the warm-up)"""
+    """length of the decay (default: wsd a fifth of steps, cosine all after the warm-up)"""
     decay_shape: Literal["linear", "cosine", "1-sqrt"] = "linear"
     """how wsd falls from the peak to the floor"""
     floor: float = 0.0
@@ -42,10 +42,10 @@ class ScheduleConfig:
                 raise UsageError(f"schedule.{name}={value}; allowed: a number of steps, 0 or more")
 
     def decay(self, steps: int) -> tuple[float, float]:
-        """Start and length of the decay in a run of `steps`; raises UsageError where they do not fit."""
+        """Start and length of the decay in a run of `steps`. UsageError where they do not fit."""
         if self.warmup_steps > steps:
             raise UsageError(
-                f"schedule.warmup_steps={self.warmup_steps:g} is longer than the run of steps={steps}"
+                f"schedule.warmup_steps={self.warmup_steps:g} is longer than the run: steps={steps}"
             )
         if self.kind == "cosine":
             start = self.warmup_steps

@@ -30,13 +30,13 @@ def _one_minus_sqrt(done, left):
 SHAPES = {"hold": _hold, "linear": _linear, "cosine": _cosine, "1-sqrt": _one_minus_sqrt}
 """Weights of a phase's first and last value, from the shares of the phase that are done and left.
 
-Both shares and both weights are given, never one minus the other: small rates keep their digits."""
+Both shares and both weights are given, never one minus the other, to keep small rates' digits."""
 
 _INDEX = {name: i for i, name in enumerate(SHAPES)}
 
 
 class Phase(NamedTuple):
-    """One stretch of a schedule: its shape (a name in SHAPES), length in steps, first and last value."""
+    """One stretch of a schedule: its shape (of SHAPES), length in steps, first and last value."""
 
     shape: str
     length: float
@@ -49,7 +49,7 @@ class Phase(NamedTuple):
 class Schedule:
     """Learning rate as a function of the step: K phases in a row, then the last one's end for ever.
 
-    Leaves are i32[K] (shape) and f32[K]; a population has [P, K]. A phase of length zero is skipped.
+    Leaves are i32[K] (shape) and f32[K]; a population has [P, K]. An empty phase is skipped.
     An optax schedule: callable with an integer or float step, traced or not.
     """
 
@@ -75,7 +75,7 @@ class Schedule:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Cooled:
-    """A schedule that from step `start` falls linearly to zero over `length` steps: the cool-down probe."""
+    """A schedule that falls linearly to zero over `length` steps from `start`: the cool-down."""
 
     schedule: Schedule
     start: jax.Array
@@ -87,7 +87,7 @@ class Cooled:
 
 
 def pack(phases: Sequence[Phase], size: int) -> Schedule:
-    """The phases as a Schedule of numpy arrays [size], padded with empty phases; ValueError if more."""
+    """The phases as numpy arrays [size], padded with empty phases. ValueError if there are more."""
     if len(phases) > size:
         raise ValueError(f"{len(phases)} phases do not fit a table of {size}")
     last = phases[-1].end

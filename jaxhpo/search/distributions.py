@@ -8,7 +8,7 @@ import math
 import numbers
 import re
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 
@@ -44,8 +44,11 @@ class Distribution(Protocol):
 class _Sampled:
     """Draws by decoding a uniform number, so the distribution is stated once, in `decode`."""
 
-    def sample(self, rng: np.random.Generator):
-        return self.decode(rng.random())  # type: ignore[attr-defined]
+    def decode(self, unit: float) -> Any:
+        raise NotImplementedError
+
+    def sample(self, rng: np.random.Generator) -> Any:
+        return self.decode(rng.random())
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Uniform(_Sampled):
         return (float(value) - self.low) / (self.high - self.low)
 
     def contains(self, value: Value) -> bool:
-        return _is_number(value) and self.low <= value <= self.high  # type: ignore[operator]
+        return _is_number(value) and self.low <= value <= self.high
 
     def clip(self, value: Value) -> float:
         return float(min(max(float(value), self.low), self.high))
@@ -109,7 +112,7 @@ class Log(_Sampled):
         return (math.log(float(value)) - low) / (high - low)
 
     def contains(self, value: Value) -> bool:
-        return _is_number(value) and self.low <= value <= self.high  # type: ignore[operator]
+        return _is_number(value) and self.low <= value <= self.high
 
     def clip(self, value: Value) -> float:
         return float(min(max(float(value), self.low), self.high))
@@ -143,7 +146,7 @@ class Integer(_Sampled):
         return (int(value) - self.low + 0.5) / (self.high - self.low + 1)
 
     def contains(self, value: Value) -> bool:
-        return _is_whole(value) and self.low <= value <= self.high  # type: ignore[operator]
+        return _is_whole(value) and self.low <= value <= self.high
 
     def clip(self, value: Value) -> int:
         return min(max(round(float(value)), self.low), self.high)
@@ -253,11 +256,11 @@ def _check_bounds(bounds: Uniform | Log | Integer) -> None:
         raise UsageError(f"low={bounds.low!r} must be below high={bounds.high!r}")
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _is_whole(value: object) -> bool:
+def _is_whole(value: object) -> TypeGuard[int]:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 

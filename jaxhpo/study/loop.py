@@ -39,8 +39,10 @@ class Study:
     staged: dict[tuple[int, ...], Any] = field(default_factory=dict)
 
     def run(self, plan: Plan | None, stop_requested: Callable[[], str | None]) -> None:
-        """Carries out plans until there is none. Raises Interrupted after saving when asked to stop,
-        Diverged when no member is finite any more."""
+        """Carries out plans until there is none.
+
+        Raises Interrupted after saving when asked to stop, Diverged when no member is finite.
+        """
         while plan is not None:
             report = self.step(plan)
             try:
@@ -54,11 +56,11 @@ class Study:
             )
             if reason and plan is not None:
                 self.recorder.stopped(reason, self.index)
-                raise Interrupted(reason)
+                raise Interrupted(f"jaxhpo resume {self.recorder.store.root.parent}")
             self.index += 1
 
     def step(self, plan: Plan) -> Report:
-        """One segment: the plan goes to the log, to the device and comes back as a logged report."""
+        """One segment: the plan goes to the log, to the device, and comes back as a report."""
         self.recorder.planned(self.index, plan)
         begin = time.perf_counter()
         host_rows, streams = self.places.rows(plan, self.lower)
@@ -98,7 +100,7 @@ class Study:
         key = (*streams, steps)
         if key not in self.staged:
             spare = (1 << (len(streams) - 1).bit_length()) - len(streams)
-            parts = [self.batch_at(start, steps) for start in [*streams, *streams[:1] * spare]]
+            parts = [self.batch_at(start, steps) for start in [*streams, *[streams[0]] * spare]]
             stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *parts)
             self.staged[key] = self.engine.stage(stacked)
         return self.staged[key]
@@ -112,7 +114,7 @@ class Study:
 
 
 def results(plan: Plan, places: Places, raw: np.ndarray, scores: np.ndarray) -> Report:
-    """A report from losses f32[P, E]: means in float64 of the device's numbers, padding left out."""
+    """A report from losses f32[P, E]: means in float64 of the device's numbers."""
     return tuple(
         Result(
             trial=row.trial,

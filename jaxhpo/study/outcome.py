@@ -1,4 +1,4 @@
-"""What a finished run found: the best model, its schedule, a sample, and the last line of the log."""
+"""What a finished run found: the best model, its schedule, a sample, the last log line."""
 
 import json
 import math
@@ -28,7 +28,7 @@ TEMPERATURE = 0.8
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished run: where it is, its best trial (losses in nats per token), and what each group came to."""
+    """A finished run: where it is, its best trial, and what each group came to (nats per token)."""
 
     directory: Path
     best: Mapping[str, Any]
@@ -42,7 +42,7 @@ class Outcome:
 
 
 def conclude(study: Study, setup: Setup, run: RunDirectory, begun: float) -> Outcome:
-    """Writes the best model, the discovered schedule, a sample and `finish`; all from what is logged."""
+    """Writes the best model, the schedule discovered, a sample and `finish`."""
     past = history(run.path)
     pairs = [
         (plan_of(plan), report_of(report))
@@ -93,7 +93,7 @@ def concluded(run: RunDirectory) -> Outcome | None:
 
 
 def best_of(plan: Plan, report: Report) -> Result:
-    """The result with the lowest finite loss among the trials searched (all, if there is no search)."""
+    """The lowest finite loss among the trials searched, or among all where nothing is searched."""
     groups = {row.trial: row.group for row in plan.assignments}
     searched = [r for r in report if groups[r.trial] != "fixed"] or list(report)
     return min(searched, key=lambda r: (not math.isfinite(r.loss), r.loss, r.trial))
@@ -113,6 +113,8 @@ def by_group(plan: Plan, report: Report) -> dict[str, dict[str, float]]:
 
 def member_params(study: Study, trial: int) -> Any:
     """One trial's parameters as host arrays."""
+    if study.population is None:
+        raise LookupError("nothing has been trained yet")
     place = study.places.trials.index(trial)
     return jax.tree.map(lambda x: np.asarray(x)[place], study.population.params)
 

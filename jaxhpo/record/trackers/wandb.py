@@ -46,13 +46,19 @@ class Wandb:
         self._failed = False
         self._dropped = 0
         self._runs: dict[int | None, Any] = {}
-        self._info: RunInfo | None = None
+        self._started: RunInfo | None = None
 
     def start(self, info: RunInfo) -> None:
-        self._info = info
+        self._started = info
         self._thread = threading.Thread(target=self._work, name="wandb-mirror", daemon=True)
         self._thread.start()
         self._put(self._begin)
+
+    @property
+    def _info(self) -> RunInfo:
+        if self._started is None:
+            raise RuntimeError("a tracker is started before it is told anything")
+        return self._started
 
     def segment(self, snapshot: Snapshot) -> None:
         self._put(lambda: self._log(snapshot))
