@@ -5,6 +5,7 @@ nothing of NNX leaves this room. Parameters of the blocks are stacked on a leadi
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -146,14 +147,15 @@ class _Transformer(nnx.Module):
             return block(x, rotation, rates, key), None
 
         remat = self.config.remat
+        turn: Callable = layer
         # laid out, the compiler would merge the recomputation with the forward pass and keep all
         unroll = 1 if remat else unroll
         if remat or (unroll is not True and unroll < layers):
             # A loop stores what the backward pass needs at every turn. Products are kept; to
             # rebuild what lies between them is faster and takes half the memory.
-            kept = jax.checkpoint(layer, policy=None if remat else _is_kept, prevent_cse=False)
+            turn = jax.checkpoint(layer, policy=None if remat else _is_kept, prevent_cse=False)
         rows = self.blocks, _per_layer(rates, layers), keys
-        return jax.lax.scan(kept, x, rows, unroll=unroll)[0]
+        return jax.lax.scan(turn, x, rows, unroll=unroll)[0]
 
     def _logits(self, x: Array) -> Array:
         if self.readout is None:
