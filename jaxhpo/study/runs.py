@@ -143,7 +143,7 @@ def restore(study: Study, setup: Setup, past: History, first: Plan) -> Plan | No
     """
     recorder = study.recorder
     host_rows, _ = Places().rows(first, setup.lower)
-    found = recorder.store.latest({"population": setup.engine.abstract(host_rows)})
+    found = recorder.store.latest(setup.engine.abstract(host_rows))
     index = -1 if found is None else found.index
     plan, places = replay(setup.scheduler, past.plans[: index + 1], past.reports[: index + 1])
     recorder.log.append("rewind", index=index, fsync=True)
@@ -152,7 +152,7 @@ def restore(study: Study, setup: Setup, past: History, first: Plan) -> Plan | No
         return plan
     for skipped in found.skipped:
         recorder.tracker.note(f"skipped {skipped}")
-    study.population, study.places, study.index = found.state["population"], places, index + 1
+    study.population, study.places, study.index = found.state, places, index + 1
     return plan
 
 
