@@ -1,6 +1,5 @@
 """Compiled decoding of one member."""
 
-import functools
 from typing import Any
 
 import jax
@@ -14,13 +13,9 @@ def sample(
     model: ModelConfig, params: Any, prompt: np.ndarray, length: int, temperature: float, seed: int
 ) -> np.ndarray:
     """`length` tokens i32 drawn after `prompt` i32[N]; equal seeds give equal tokens."""
-    draw = jax.jit(functools.partial(nn.sample, model), static_argnames="length")
-    return np.asarray(
-        draw(
-            params,
-            np.asarray(prompt, np.int32),
-            length=length,
-            temperature=np.float32(temperature),
-            key=jax.random.key(seed),
-        )
-    )
+
+    def draw(params: Any, prompt: jax.Array, temperature: jax.Array, seed: jax.Array) -> jax.Array:
+        return nn.sample(model, params, prompt, length, temperature, jax.random.key(seed))
+
+    numbers = np.float32(temperature), np.uint32(seed)
+    return np.asarray(jax.jit(draw)(params, np.asarray(prompt, np.int32), *numbers))

@@ -48,18 +48,18 @@ def resume(path: Path, config: Run | None = None) -> Outcome:
     the run's own in what is computed, naming the fields.
     """
     run = RunDirectory.open(path)
-    run.lock()
-    past = history(run.path)
-    if past.start is None:
-        raise UsageError(f"{path} has an empty log; remove it and start again")
-    before = from_dict(KINDS[past.start["command"]], past.start["config"])
-    if config is not None:
-        refuse_drift(before, _with_vocabulary_of(before, config))
-    if (outcome := concluded(run)) is not None:
-        return outcome
-    setup = begin(before if config is None else config)
-    check_fingerprints(past, setup.corpus.fingerprints)
-    return carry_out(setup, run, past)
+    with run.lock():
+        past = history(run.path)
+        if past.start is None:
+            raise UsageError(f"{path} has an empty log; remove it and start again")
+        before = from_dict(KINDS[past.start["command"]], past.start["config"])
+        if config is not None:
+            refuse_drift(before, _with_vocabulary_of(before, config))
+        if (outcome := concluded(run)) is not None:
+            return outcome
+        setup = begin(before if config is None else config)
+        check_fingerprints(past, setup.corpus.fingerprints)
+        return carry_out(setup, run, past)
 
 
 def begin(config: Run) -> Setup:
@@ -73,8 +73,7 @@ def carry_out(setup: Setup, run: RunDirectory, past: History | None = None) -> O
     """Compiles, restores where there is something to restore, and runs to the end."""
     begun, config = time.monotonic(), setup.config
     tracker = make_tracker(config.tracker)
-    run.lock()
-    with StopSignals() as stop, EventLog(run.log) as log:
+    with run.lock(), StopSignals() as stop, EventLog(run.log) as log:
         recorder = Recorder(
             log,
             Store(

@@ -1,0 +1,111 @@
+"""A whole search: what it compiles, what its log replays to, and what may not change on resume."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import pytest
+
+from jaxhpo.config.run import PbtRun, Run
+from jaxhpo.data.config import DataConfig
+from jaxhpo.errors import UsageError
+from jaxhpo.nn.config import ModelConfig
+from jaxhpo.population.config import ExecutionConfig
+from jaxhpo.record.config import CheckpointConfig, TrackerConfig
+from jaxhpo.record.history import history
+from jaxhpo.record.log import LogError
+from jaxhpo.schedules.config import ScheduleConfig
+from jaxhpo.search.config import PbtConfig
+from jaxhpo.study.forecast import plan as forecast
+from jaxhpo.study.replayed import plan_of, replay
+from jaxhpo.study.runs import execute, resume
+from jaxhpo.study.setup import prepare
+
+STEPS, INTERVAL, MEMBERS = 30, 5, 3
+
+
+def config(out: Path | None) -> PbtRun:
+    return PbtRun(
+        steps=STEPS,
+        seed=4,
+        out=None if out is None else str(out),
+        model=ModelConfig(num_layers=1, d_model=16, num_heads=2, context=16),
+        schedule=ScheduleConfig(warmup_steps=2),
+        data=DataConfig(source="synthetic", batch_size=2, eval_batches=2),
+        pbt=PbtConfig(members=MEMBERS, interval=INTERVAL),
+        checkpoint=CheckpointConfig(every_seconds=0),
+        tracker=TrackerConfig(console="off"),
+        execution=ExecutionConfig(devices=2, compilation_cache=False),
+    )
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run, list[str]]:
+    """A finished search, its config, and JAX's compile events while it ran with the cache off."""
+    run = tmp_path_factory.mktemp("runs") / "pbt"
+    events: list[str] = []
+
+    def listen(name: str, *_: object, **__: object) -> None:
+        if "backend_compile" in name:
+            events.append(name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        execute(config(run))
+    finally:
+        jax.config.update("jax_enable_compilation_cache", True)
+        jax.monitoring.unregister_event_duration_listener(listen)
+    return run, config(run), events
+
+
+def test_a_search_compiles_what_the_plan_says_and_no_more(searched) -> None:
+    run, asked, events = searched
+    promised = forecast(replace(asked, out=None)).programs
+    assert len(history(run).exploits()) >= 3, "nothing moved"
+    assert len(events) == len(promised) == 5
+    compiled = sorted(event["program"] for event in history(run).compiles)
+    assert compiled == sorted(set(promised) - {"sample"})
+
+
+def test_a_replayed_log_gives_the_same_plans(searched) -> None:
+    run, asked, _ = searched
+    past = history(run)
+    for cut in range(len(past.reports) + 1):
+        plan, _ = replay(prepare(asked).scheduler, past.plans[:cut], past.reports[:cut])
+        logged = plan_of(past.plans[cut]) if cut < len(past.plans) else None
+        assert plan == logged
+
+
+def test_a_log_that_another_search_made_is_not_replayed(searched) -> None:
+    run, asked, _ = searched
+    past = history(run)
+    other = replace(asked, seed=5)
+    with pytest.raises(LogError, match="row 0, point"):
+        replay(prepare(other).scheduler, past.plans, past.reports)
+
+
+def test_a_changed_config_is_refused_by_the_names_that_differ(searched) -> None:
+    run, asked, _ = searched
+    changed = replace(asked, steps=STEPS + 5, pbt=PbtConfig(members=MEMBERS, interval=6))
+    with pytest.raises(UsageError, match=r"steps was 30, now 35; pbt.interval was 5, now 6"):
+        resume(run, changed)
+
+
+def test_a_finished_run_is_not_run_again(searched) -> None:
+    run, asked, _ = searched
+    before = (run / "events.jsonl").read_bytes()
+    outcome = resume(run, asked)
+    assert outcome.best["trial"] == history(run).finish["best"]["trial"]
+    assert (run / "events.jsonl").read_bytes() == before
+
+
+def test_losses_and_steps_of_both_groups_are_on_record(searched) -> None:
+    run, _, _ = searched
+    past = history(run)
+    last = past.reports[-1]["results"]
+    assert [row["step"] for row in last] == [STEPS] * (2 * MEMBERS)
+    assert set(past.finish["groups"]) == {"pbt", "fixed"}
+    first = past.plans[0]["assignments"]
+    assert [row["point"] for row in first[:MEMBERS]] == [row["point"] for row in first[MEMBERS:]]
+    assert [row["seed"] for row in first[:MEMBERS]] == [row["seed"] for row in first[MEMBERS:]]
