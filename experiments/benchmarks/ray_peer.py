@@ -141,8 +141,8 @@ def cut(tokens: np.ndarray, at: np.ndarray) -> Tensor:
 class Member:
     """One model, its optimizer and step. `adamw` chooses torch's implementation of the update."""
 
-    def __init__(self, job: dict, member: int, point: dict, data: Data | None = None) -> None:
-        self.job, self.data, self.step = job, data or Data(job), 0
+    def __init__(self, job: dict, member: int, point: dict) -> None:
+        self.job, self.data, self.step = job, Data(job), 0
         self.model = Model(job["vocab"], job["seed"] * 1000 + member)
         named = list(self.model.named_parameters())
         groups = [
@@ -152,6 +152,16 @@ class Member:
         self.parameters = [p for _, p in named]
         choice = {"fused": {"fused": True}, "foreach": {"foreach": True}}.get(job["adamw"], {})
         self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), eps=1e-8, **choice)
+        self.set_point(point)
+        if job["compile"]:
+            self.model.compile()
+
+    def restart(self, member: int, point: dict) -> None:
+        """Become another newborn in place, so that what was compiled stays compiled."""
+        newborn = Model(self.job["vocab"], self.job["seed"] * 1000 + member)
+        self.model.load_state_dict(newborn.state_dict())
+        self.optimizer.state.clear()
+        self.step = 0
         self.set_point(point)
 
     def set_point(self, point: dict) -> None:
@@ -222,7 +232,7 @@ def make_trainable() -> type:
 
         def reset_config(self, new_config: dict) -> bool:
             # a newborn may get another trial's actor; if not newborn, load_checkpoint follows
-            self.member = Member(self.job, new_config["member"], new_config, self.member.data)
+            self.member.restart(new_config["member"], new_config)
             return True
 
     return Trainable
@@ -348,7 +358,7 @@ def drawn(points: list[dict], name: str):
 
 
 def make_journal(last_step: int):
-    """Collects in the driver's memory what trials report; near the end also the cores' time."""
+    """Collects in the driver's memory what trials report, and now and then the cores' time."""
     from ray import tune
 
     class Journal(tune.Callback):
@@ -360,7 +370,7 @@ def make_journal(last_step: int):
             names = ("step", "loss", "train_wall_seconds", "train_cpu_seconds", "eval_cpu_seconds")
             self.times.append(time.perf_counter())
             self.rows.append({"member": member, **{name: result[name] for name in names}})
-            if result["step"] == last_step:  # before the actor may end
+            if result["step"] == last_step or len(self.rows) % 8 == 0:  # actors may end
                 self.ticks |= processor_ticks()
 
     return Journal()
@@ -416,25 +426,31 @@ def run_alone(job: dict, points: list[dict], options: argparse.Namespace) -> dic
     for threads in (1, 2):
         torch.set_num_threads(threads)
         for adamw in ("fused", "foreach", "plain"):
-            member = Member({**job, "adamw": adamw}, 0, points[0])
+            member = Member({**job, "adamw": adamw, "compile": False}, 0, points[0])
             found[f"threads={threads} adamw={adamw}"] = median_step(member, options.alone_steps)
     if options.compile:
         torch.set_num_threads(1)
-        member = Member(job, 0, points[0])
-        began = time.perf_counter()
-        try:
-            member.model.compile()
-            member.train(3)
-            found["compile_seconds"] = time.perf_counter() - began
-            found["threads=1 compiled"] = median_step(member, options.alone_steps)
-        except Exception as error:
-            found["compile_error"] = f"{type(error).__name__}: {error}"[:200]
+        member = Member({**job, "compile": True}, 0, points[0])
+        wall, ticks = time.perf_counter(), sum(processor_ticks().values())
+        member.train(3)
+        member.evaluate()
+        ticks = sum(processor_ticks().values()) - ticks
+        found["compilation"] = {
+            "wall": time.perf_counter() - wall,
+            "cpu": ticks / os.sysconf("SC_CLK_TCK"),
+        }
+        found["threads=1 compiled"] = median_step(member, options.alone_steps)
     return {"seconds_per_step": found}
 
 
-def median_step(member: Member, steps: int) -> float:
+def median_step(member: Member, steps: int) -> dict:
+    """Medians by the clock and on a core; the second sees only the calling thread."""
     member.train(5)
-    return float(np.median([member.train(1)["train_wall_seconds"] for _ in range(steps)]))
+    rows = [member.train(1) for _ in range(steps)]
+    return {
+        kind: float(np.median([row[f"train_{kind}_seconds"] for row in rows]))
+        for kind in ("wall", "cpu")
+    }
 
 
 def summary(rows: list[dict], job: dict) -> dict:
@@ -492,7 +508,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--timeout", type=int, default=900, help="seconds after which the run is given up")
     add("--loop", action="store_true", help="hand-written loop, no Ray")
     add("--eager-alone", action="store_true", help="time one step by itself")
-    add("--compile", action="store_true", help="with --eager-alone: also torch.compile")
+    add("--compile", action="store_true", help="torch.compile the model, in every actor")
     add("--tiny", action="store_true", help="4 members, 100 steps")
     options = parser.parse_args(arguments)
     if options.tiny:
@@ -511,7 +527,7 @@ def main() -> None:
     signal.signal(signal.SIGALRM, give_up)
     signal.alarm(options.timeout + 30)
     faulthandler.dump_traceback_later(options.timeout + 60, exit=True)
-    names = ("members", "steps", "interval", "warmup", "batch", "vocab", "seed", "adamw")
+    names = ("members", "steps", "interval", "warmup", "batch", "vocab", "seed", "adamw", "compile")
     job = {name: getattr(options, name) for name in (*names, "held_out_batches")}
     for name in ("train", "held_out", "windows", "held_out_windows"):
         path = getattr(options, name)
