@@ -7,6 +7,7 @@ __getattr__, __all__ = attach(
     {
         "KEEP_ALL": "plan",
         "Assignment": "plan",
+        "Extent": "plan",
         "Parent": "plan",
         "Plan": "plan",
         "Point": "plan",

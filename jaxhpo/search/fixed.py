@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from jaxhpo.errors import UsageError
-from jaxhpo.search.plan import Assignment, Parent, Plan, Point, Report, by_trial
-from jaxhpo.search.segments import check_length, check_seed, cut
+from jaxhpo.search.plan import Assignment, Extent, Parent, Plan, Point, Report, by_trial
+from jaxhpo.search.segments import check_length, check_seed, cut, longest
 
 
 class Fixed:
@@ -31,6 +31,15 @@ class Fixed:
         self._ends = _ends(check_length("steps", steps), segment)
         self._plan: Plan | None = None
         self._round = 0
+
+    @property
+    def extent(self) -> Extent:
+        count = len(self._points)
+        return Extent(count, count, longest(self._ends), trained=count * self._ends[-1])
+
+    @property
+    def foreseen(self) -> tuple[Point, ...]:
+        return self._points
 
     def first(self) -> Plan:
         self._round = 0

@@ -10,8 +10,8 @@ from jaxhpo.errors import Diverged, UsageError
 from jaxhpo.search.config import PbtConfig
 from jaxhpo.search.exploit import EXPLOITS, Standing
 from jaxhpo.search.explore import explore
-from jaxhpo.search.plan import Assignment, Parent, Plan, Point, Report, Result, by_trial
-from jaxhpo.search.segments import check_length, check_seed, cut
+from jaxhpo.search.plan import Assignment, Extent, Parent, Plan, Point, Report, Result, by_trial
+from jaxhpo.search.segments import check_length, check_seed, cut, longest
 from jaxhpo.search.space import Space
 
 
@@ -63,9 +63,21 @@ class Pbt:
         return len(self._selections)
 
     @property
-    def probe_steps_total(self) -> int:
-        """Cool-down steps that all probes of all members cost."""
-        return self.selections * self.config.members * self.config.probe_steps
+    def extent(self) -> Extent:
+        members = self.config.members
+        probe = self.config.probe_steps if self._selections else 0
+        return Extent(
+            members,
+            members,
+            longest(self.ends),
+            trained=members * self.steps,
+            probe=probe,
+            probed=self.selections * members * probe,
+        )
+
+    @property
+    def foreseen(self) -> None:
+        return None
 
     def first(self) -> Plan:
         self._round, self._lives, self._previous = 0, self.config.members, {}

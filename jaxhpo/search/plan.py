@@ -44,9 +44,14 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Plan:
-    """What every place does in the next segment; rows that end early wait, frozen."""
+    """What every place does in the next segment; rows that end early wait, frozen.
+
+    `paused` are trials that have no row but whose newest state a later plan may carry on or copy. A
+    trial that is in neither is let go: its state is gone, unless a checkpoint has it.
+    """
 
     assignments: tuple[Assignment, ...]
+    paused: tuple[int, ...] = ()
 
     @property
     def max_steps(self) -> int:
@@ -82,6 +87,24 @@ def by_trial(plan: Plan, report: Report) -> dict[int, Result]:
     return results
 
 
+@dataclass(frozen=True)
+class Extent:
+    """The most that a scheduler ever asks of the engine, known before anything runs.
+
+    In one plan: `rows` assignments, `held` trials (paused ones too), `steps` and `probe` of one
+    row, `starts` different steps at which rows begin. Over the whole search: `trained` and `probed`
+    member-steps.
+    """
+
+    rows: int
+    held: int
+    steps: int
+    trained: int
+    probe: int = 0
+    probed: int = 0
+    starts: int = 1
+
+
 class Scheduler(Protocol):
     """A pure fold from reports to plans.
 
@@ -90,8 +113,15 @@ class Scheduler(Protocol):
     ...     plan = scheduler.next(run(plan))
 
     The plan depends on nothing but the constructor's arguments and the reports so far, in order, so
-    replaying a log gives the same plans on every host and after every restart.
+    replaying a log gives the same plans on every host and after every restart. `foreseen` are the
+    points of all trials in the order of their ids, where they do not depend on reports, else None.
     """
+
+    @property
+    def extent(self) -> Extent: ...
+
+    @property
+    def foreseen(self) -> tuple[Point, ...] | None: ...
 
     def first(self) -> Plan: ...
 

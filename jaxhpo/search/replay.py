@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterable, Sequence
 
 from jaxhpo.errors import UsageError
-from jaxhpo.search.plan import Assignment, Parent, Plan, Point, Report, by_trial
-from jaxhpo.search.segments import check_length, check_seed, cut
+from jaxhpo.search.plan import Assignment, Extent, Parent, Plan, Point, Report, by_trial
+from jaxhpo.search.segments import check_length, check_seed, cut, longest
 
 Row = tuple[int, Point]
 """A point, and the step from which it holds."""
@@ -27,6 +27,14 @@ class Replay:
         self._ends = cut([*changes, steps], check_length("segment", segment))
         self._round = 0
         self._plan: Plan | None = None
+
+    @property
+    def extent(self) -> Extent:
+        return Extent(1, 1, longest(self._ends), trained=self._ends[-1])
+
+    @property
+    def foreseen(self) -> tuple[Point, ...]:
+        return (self._rows[0][1],)
 
     def first(self) -> Plan:
         self._round = 0

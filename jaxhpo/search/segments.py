@@ -1,6 +1,6 @@
 """Where segments end."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from jaxhpo.errors import UsageError
 
@@ -19,6 +19,15 @@ def cut(stops: Iterable[int], longest: int) -> tuple[int, ...]:
         at = stop
         ends.append(stop)
     return tuple(ends)
+
+
+def longest(ends: Sequence[int]) -> int:
+    """Length of the longest segment, from step zero.
+
+    >>> longest((20, 70, 100))
+    50
+    """
+    return max(end - start for start, end in zip((0, *ends), ends, strict=False))
 
 
 def check_length(name: str, value: int) -> int:

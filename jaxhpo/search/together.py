@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from jaxhpo.search.fixed import Fixed
 from jaxhpo.search.pbt import Pbt
-from jaxhpo.search.plan import Assignment, Parent, Plan, Report, Scheduler
+from jaxhpo.search.plan import Assignment, Extent, Parent, Plan, Point, Report, Scheduler
 
 
 class Together:
@@ -27,6 +27,30 @@ class Together:
         self._locals: list[tuple[str, int]] = []  # by global id: the part and its own id
         self._globals: dict[tuple[str, int], int] = {}
 
+    @property
+    def extent(self) -> Extent:
+        parts = [part.extent for part in self.parts.values()]
+        total = lambda name: sum(getattr(part, name) for part in parts)
+        most = lambda name: max(getattr(part, name) for part in parts)
+        # parts out of step start from steps of their own
+        same = len({part.steps for part in parts}) == 1
+        return Extent(
+            rows=total("rows"),
+            held=total("held"),
+            steps=most("steps"),
+            trained=total("trained"),
+            probe=most("probe"),
+            probed=total("probed"),
+            starts=most("starts") if same else total("starts"),
+        )
+
+    @property
+    def foreseen(self) -> tuple[Point, ...] | None:
+        known = [part.foreseen for part in self.parts.values()]
+        if any(points is None for points in known):
+            return None
+        return tuple(point for points in known for point in points or ())
+
     def first(self) -> Plan:
         self._locals, self._globals = [], {}
         plans = {name: part.first() for name, part in self.parts.items()}
@@ -47,7 +71,8 @@ class Together:
 
     def _joined(self, plans: Mapping[str, Plan]) -> Plan:
         rows = [(name, row) for name, plan in plans.items() for row in plan.assignments]
-        return Plan(tuple(self._translated(name, row) for name, row in rows))
+        paused = [self._global(name, trial) for name, p in plans.items() for trial in p.paused]
+        return Plan(tuple(self._translated(name, row) for name, row in rows), tuple(paused))
 
     def _translated(self, name: str, row: Assignment) -> Assignment:
         parent = row.parent

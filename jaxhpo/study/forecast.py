@@ -1,11 +1,9 @@
 """What a run will compile, hold and compute, before anything runs."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from jaxhpo import nn
-from jaxhpo.config.run import PbtRun, Run
+from jaxhpo.config.run import Run
 from jaxhpo.population.cache import use_compilation_cache
 from jaxhpo.population.config import prepare_backend
 from jaxhpo.population.memory import MemoryPlan
@@ -57,8 +55,7 @@ def plan(config: Run) -> Forecast:
 def forecast(setup: Setup) -> Forecast:
     """The plan of a run that is set up; `prepare` has refused what does not fit."""
     config, engine = setup.config, setup.engine
-    member_steps = config.members * config.steps
-    probes = _probe_steps(config, setup.scheduler)
+    member_steps, probes = setup.extent.trained, setup.extent.probed
     tokens = (member_steps + probes) * setup.tokens_per_step
     return Forecast(
         programs=programs(setup),
@@ -77,14 +74,7 @@ def forecast(setup: Setup) -> Forecast:
 
 def programs(setup: Setup) -> tuple[str, ...]:
     """The kinds of program that a run compiles, one of each: sizes and data layouts are one."""
-    return ("assemble", "train", "evaluate", *(["probe"] if setup.probe else []), "sample")
-
-
-def _probe_steps(config: Run, scheduler: Any) -> int:
-    if not isinstance(config, PbtRun):
-        return 0
-    parts: Sequence[Any] = scheduler.parts.values()
-    return sum(getattr(part, "probe_steps_total", 0) for part in parts)
+    return ("assemble", "train", "evaluate", *(["probe"] if setup.extent.probe else []), "sample")
 
 
 def _memory(plan: MemoryPlan) -> str:

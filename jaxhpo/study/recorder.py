@@ -54,7 +54,7 @@ class Recorder:
     def planned(self, index: int, plan: Plan) -> None:
         """The plan is on disk when this returns: it is logged before it is acted on."""
         rows = [dataclasses.asdict(row) for row in plan.assignments]
-        self.log.append("plan", index=index, assignments=rows, fsync=True)
+        self.log.append("plan", index=index, assignments=rows, paused=list(plan.paused), fsync=True)
         self._exploits = tuple(
             Exploit(row.trial, row.parent.trial, self._changes(row.parent.trial, row.point))
             for row in plan.assignments

@@ -11,7 +11,8 @@ from jaxhpo.study.places import Places
 
 def plan_of(event: Mapping[str, Any]) -> Plan:
     """A logged plan."""
-    return Plan(tuple(_assignment(row) for row in event["assignments"]))
+    rows = tuple(_assignment(row) for row in event["assignments"])
+    return Plan(rows, tuple(event.get("paused", ())))
 
 
 def report_of(event: Mapping[str, Any]) -> Report:

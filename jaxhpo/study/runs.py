@@ -96,8 +96,8 @@ def carry_out(setup: Setup, run: RunDirectory, past: History | None = None) -> O
                 lower=setup.lower,
                 batch_at=setup.corpus.train.batch_at,
                 held_out=setup.engine.stage(setup.corpus.held_out, axis=1),
-                segment=setup.segment,
-                probe=setup.probe,
+                segment=setup.extent.steps,
+                probe=setup.extent.probe,
                 recorder=recorder,
             )
             plan = setup.scheduler.first()

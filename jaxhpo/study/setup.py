@@ -24,10 +24,10 @@ from jaxhpo.population.mesh import by_batch, make_mesh
 from jaxhpo.population.task import LanguageModel
 from jaxhpo.search.fixed import Fixed
 from jaxhpo.search.pbt import Pbt
-from jaxhpo.search.plan import Plan, Point, Scheduler
+from jaxhpo.search.plan import Extent, Plan, Point, Scheduler
 from jaxhpo.search.replay import Replay
 from jaxhpo.search.space import Space
-from jaxhpo.search.together import Together
+from jaxhpo.search.together import Together, beside_fixed
 from jaxhpo.study.places import Places
 
 SEGMENT = 100
@@ -36,15 +36,14 @@ SEGMENT = 100
 
 @dataclass(frozen=True)
 class Setup:
-    """The parts of a study. `segment` and `probe` are the compiled maxima of steps."""
+    """The parts of a study. `extent` has the compiled maxima of steps."""
 
     config: Run
     corpus: Any
     scheduler: Scheduler
     engine: Engine
     lower: Callable[[Sequence[Point]], Any]
-    segment: int
-    probe: int
+    extent: Extent
     memory: memory.MemoryPlan
 
     @property
@@ -60,15 +59,16 @@ def prepare(config: Run) -> Setup:
     corpus = open_corpus(config.data, config.model.context, config.seed)
     config = with_vocabulary(config, corpus)
     space = Space.from_mapping(config.space, is_static, searchable_names(config))
-    scheduler, segment, probe = make_scheduler(config, space)
+    scheduler = make_scheduler(config, space)
+    extent = scheduler.extent
     first = scheduler.first().assignments[0].point
     lower = functools.partial(hyperparams.lower, config, (*space.names, *first))
     check_corners(space, lower)
     engine = make_engine(config)
     rows = engine.size // engine.shards
-    needed = memory.memory_plan(config, rows, engine.chunk, segment, probe)
+    needed = memory.memory_plan(config, rows, engine.chunk, extent.steps, extent.probe)
     memory.check_fits(needed, config, rows, engine.chunk)
-    return Setup(config, corpus, scheduler, engine, lower, segment, probe, needed)
+    return Setup(config, corpus, scheduler, engine, lower, extent, needed)
 
 
 def with_vocabulary(config: Run, corpus: Any) -> Run:
@@ -83,25 +83,21 @@ def check_corners(space: Space, lower: Callable[[Sequence[Point]], Any]) -> None
     lower([space.decode(np.zeros(count)), space.decode(np.ones(count))])
 
 
-def make_scheduler(config: Run, space: Space) -> tuple[Scheduler, int, int]:
-    """The scheduler of a command, and the longest segment and probe that it asks for."""
+def make_scheduler(config: Run, space: Space) -> Scheduler:
+    """The scheduler of a command."""
     if isinstance(config, PbtRun):
         start, length = config.schedule.decay(config.steps)
         anneals = config.schedule.kind != "constant" and length > 0
         anneal = int(start) if anneals and config.schedule.kind == "wsd" else None
         pbt = Pbt(space, config.pbt, config.steps, config.seed, anneal_start=anneal)
-        segment = max(np.diff([0, *pbt.ends]))
-        if not config.pbt.beside:
-            return Together({"pbt": pbt}), int(segment), config.pbt.probe_steps
-        fixed = Fixed(pbt.initial, config.steps, segment=pbt.ends)
-        return Together({"pbt": pbt, "fixed": fixed}), int(segment), config.pbt.probe_steps
+        return beside_fixed(pbt) if config.pbt.beside else Together({"pbt": pbt})
     segment = min(SEGMENT, config.steps)
     if isinstance(config, TrainRun) and config.schedule_from is not None:
         from jaxhpo.study.discovered import discovered
 
         rows = discovered(Path(config.schedule_from))
-        return Replay(rows, config.steps, segment, config.seed), segment, 0
-    return Fixed([{}], config.steps, segment), segment, 0
+        return Replay(rows, config.steps, segment, config.seed)
+    return Fixed([{}], config.steps, segment)
 
 
 def make_engine(config: Run) -> Engine:
@@ -140,12 +136,12 @@ def compile_programs(setup: Setup, plan: Plan, report: Callable[[str, float], No
     held_out = jax.tree.map(lambda x: _abstract(engine, x.shape, 1), setup.corpus.held_out)
     seed = engine.run_seed
     jobs = {
-        "train": (population, rows, seed, stream(setup.segment)),
+        "train": (population, rows, seed, stream(setup.extent.steps)),
         "assemble": (population, rows, seed),
         "evaluate": (population, rows, held_out),
     }
-    if setup.probe:
-        jobs["probe"] = (population, rows, seed, stream(setup.probe), held_out)
+    if setup.extent.probe:
+        jobs["probe"] = (population, rows, seed, stream(setup.extent.probe), held_out)
     with ThreadPoolExecutor(len(jobs)) as pool:
         futures = [pool.submit(engine.program, kind, *args) for kind, args in jobs.items()]
         for future in futures:

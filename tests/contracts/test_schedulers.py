@@ -141,6 +141,31 @@ def test_the_budget_is_spent_exactly(make):
 
 
 @makers
+@pytest.mark.parametrize("members", [1, 3, 8])
+def test_no_plan_asks_for_more_than_the_extent(make, members):
+    extent, history = make(members, 1).extent, drive(make(members, 1))
+    rows = [row for plan, _ in history for row in plan.assignments]
+    assert max(len(plan.assignments) for plan, _ in history) <= extent.rows
+    assert max(len(plan.assignments) + len(plan.paused) for plan, _ in history) <= extent.held
+    assert max(row.steps for row in rows) <= extent.steps
+    assert max(row.probe for row in rows) <= extent.probe
+    assert sum(row.steps for row in rows) <= extent.trained
+    assert sum(row.probe for row in rows) <= extent.probed
+    for plan, report in history:
+        ends = {result.trial: result.step for result in report}
+        assert len({ends[row.trial] - row.steps for row in plan.assignments}) <= extent.starts
+
+
+@makers
+def test_foreseen_points_are_those_of_the_trials(make):
+    foreseen, seen = make(8, 1).foreseen, {}
+    for plan, _ in drive(make(8, 1)):
+        for row in plan.assignments:
+            seen.setdefault(row.trial, row.point)
+    assert foreseen is None or list(foreseen) == [seen[trial] for trial in sorted(seen)]
+
+
+@makers
 def test_a_replayed_log_gives_the_same_plans(make):
     history = drive(make(8, 2))
     assert drive(make(8, 2), history) == history

@@ -94,13 +94,13 @@ def test_the_stated_cost_of_probes_is_what_the_plans_ask_for(options):
     pbt = make(**options)
     members = pbt.config.members
     history = drive(pbt, lambda step: list(range(members)))
-    assert sum(r.probe for _, plan in history for r in plan.assignments) == pbt.probe_steps_total
+    assert sum(r.probe for _, plan in history for r in plan.assignments) == pbt.extent.probed
     assert sum(plan.assignments[0].probe > 0 for _, plan in history) == pbt.selections
 
 
 @pytest.mark.parametrize("fitness", ["loss", "improvement"])
 def test_only_a_probing_fitness_probes(fitness):
-    assert make(fitness=fitness).probe_steps_total == 0
+    assert make(fitness=fitness).extent.probed == 0
     history = drive(make(fitness=fitness), lambda step: [1, 2, 3, 4])
     assert {row.probe for _, plan in history for row in plan.assignments} == {0}
 
