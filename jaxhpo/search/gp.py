@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-LENGTHS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-FORGETTING = (1e-5, 0.05, 0.2, 0.5)
-NOISES = (1e-4, 1e-2, 1e-1, 1.0)
+LENGTHS = (0.02, 0.05, 0.1, 0.3, 1.0, 3.0)
+FORGETTING = (1e-5, 0.1, 0.5)
+NOISES = (1e-3, 1e-1, 1.0)
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,17 @@ class Kernel:
 
     def __call__(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """f64[n, 1 + k], f64[m, 1 + k] -> f64[n, m], without the noise."""
-        apart = ((a[:, None, 1:] - b[None, :, 1:]) ** 2).sum(axis=2)
-        time = np.abs(a[:, None, 0] - b[None, :, 0])
-        fading = (1 - self.forgetting) ** (time / 2)
-        return self.variance * np.exp(-apart / self.length) * fading
+        return self.of(*distances(a, b))
+
+    def of(self, apart: np.ndarray, time: np.ndarray) -> np.ndarray:
+        """The kernel of squared distances and of time differences."""
+        return self.variance * np.exp(-apart / self.length) * (1 - self.forgetting) ** (time / 2)
+
+
+def distances(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Squared distances of all columns but the first, and differences of the first."""
+    apart = ((a[:, None, 1:] - b[None, :, 1:]) ** 2).sum(axis=2)
+    return apart, np.abs(a[:, None, 0] - b[None, :, 0])
 
 
 def predict(
@@ -51,13 +58,14 @@ def fit(x: np.ndarray, y: np.ndarray) -> Kernel:
 
     The variance that goes with each is known in closed form.
     """
+    apart, time = distances(x, x)
     best, highest = Kernel(), -np.inf
     for length, forgetting, noise in itertools.product(LENGTHS, FORGETTING, NOISES):
-        shape = Kernel(1.0, length, forgetting, noise)
-        gram = shape(x, x) + noise * np.eye(len(x))
-        _, logdet = np.linalg.slogdet(gram)
-        variance = max(float(y @ np.linalg.solve(gram, y)) / len(y), 1e-12)
-        likelihood = -0.5 * (len(y) * np.log(variance) + logdet)
+        gram = Kernel(1.0, length, forgetting).of(apart, time) + noise * np.eye(len(x))
+        root = np.linalg.cholesky(gram)
+        whitened = np.linalg.solve(root, y)
+        variance = max(float(whitened @ whitened) / len(y), 1e-12)
+        likelihood = -0.5 * len(y) * np.log(variance) - np.log(np.diag(root)).sum()
         if likelihood > highest:
             best, highest = Kernel(variance, length, forgetting, noise), likelihood
     return best
