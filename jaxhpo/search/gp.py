@@ -37,20 +37,33 @@ class Kernel:
 
 def distances(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Squared distances of all columns but the first, and differences of the first."""
-    apart = ((a[:, None, 1:] - b[None, :, 1:]) ** 2).sum(axis=2)
-    return apart, np.abs(a[:, None, 0] - b[None, :, 0])
+    p, q = a[:, 1:], b[:, 1:]
+    apart = (p**2).sum(axis=1)[:, None] + (q**2).sum(axis=1)[None] - 2 * p @ q.T
+    return np.maximum(apart, 0.0), np.abs(a[:, None, 0] - b[None, :, 0])
 
 
-def predict(
-    kernel: Kernel, x: np.ndarray, y: np.ndarray, at: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation f64[m] at `at` f64[m, 1 + k], from y f64[n] at x."""
-    gram = kernel(x, x) + kernel.variance * kernel.noise * np.eye(len(x))
-    across = kernel(x, at)
-    solved = np.linalg.solve(gram, np.column_stack([y, across]))
-    mean = across.T @ solved[:, 0]
-    variance = kernel.variance - (across * solved[:, 1:]).sum(axis=0)
-    return mean, np.sqrt(np.maximum(variance, 0.0))
+@dataclass(frozen=True)
+class Process:
+    """What is known at x f64[n, 1 + k]: `inverse` f64[n, n] is that of the noisy kernel there."""
+
+    kernel: Kernel
+    x: np.ndarray
+    inverse: np.ndarray
+
+    @classmethod
+    def at(cls, kernel: Kernel, x: np.ndarray) -> "Process":
+        gram = kernel(x, x) + kernel.variance * kernel.noise * np.eye(len(x))
+        return cls(kernel, x, np.linalg.inv(gram))
+
+    def mean(self, y: np.ndarray, at: np.ndarray) -> np.ndarray:
+        """f64[m] at `at` f64[m, 1 + k], where y f64[n] was seen."""
+        return self.kernel(at, self.x) @ (self.inverse @ y)
+
+    def deviation(self, at: np.ndarray) -> np.ndarray:
+        """f64[m]; it does not depend on what was seen, only on where."""
+        across = self.kernel(self.x, at)
+        variance = self.kernel.variance - (across * (self.inverse @ across)).sum(axis=0)
+        return np.sqrt(np.maximum(variance, 0.0))
 
 
 def fit(x: np.ndarray, y: np.ndarray) -> Kernel:

@@ -12,10 +12,10 @@ from jaxhpo.search import gp
 from jaxhpo.search.pbt import Pbt
 from jaxhpo.search.plan import Assignment, Plan, Point, Result
 
-MOST_ROWS = 200
+MOST_ROWS = 150
 """The newest gains that the model is fitted to: its cost grows with their cube."""
 
-CANDIDATES = 1024
+CANDIDATES = 512
 
 Gain = tuple[float, float, np.ndarray, float]
 """Step, loss before, point in the unit cube, and how much the loss fell per step."""
@@ -60,12 +60,12 @@ class Pb2(Pbt):
     ) -> Point:
         if self._model is None:
             return super()._explored(source, donor, running, rng)
-        points = [self.space.sample(rng) for _ in range(CANDIDATES)]
-        encoded = lambda some: np.array([self.space.encode(point) for point in some])
-        bounds = self._model.upper_bounds(
-            float(donor.step), donor.score, encoded(points), encoded(running)
-        )
-        return points[int(bounds.argmax())]
+        units = rng.random((CANDIDATES, len(self.space.dimensions)))
+        seen = np.array([self.space.encode(point) for point in running])
+        bounds = self._model.upper_bounds(float(donor.step), donor.score, units, seen)
+        best_first = (self.space.decode(units[i]) for i in np.argsort(-bounds, kind="stable"))
+        allowed = next((point for point in best_first if self.space.allows(point)), None)
+        return self.space.sample(rng) if allowed is None else allowed
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,7 @@ class Model:
     Time and loss are scaled to the unit interval by what was seen of them.
     """
 
-    kernel: gp.Kernel
-    x: np.ndarray
+    process: gp.Process
     y: np.ndarray
     low: np.ndarray
     span: np.ndarray
@@ -88,7 +87,7 @@ class Model:
         low, span = fixed.min(axis=0), np.ptp(fixed, axis=0) + 1e-8
         x = np.column_stack([(fixed - low) / span, units])
         y = np.clip((changes - changes.mean()) / (changes.std() + 1e-8), -2, 2)
-        return cls(gp.fit(x, y), x, y, low, span)
+        return cls(gp.Process.at(gp.fit(x, y), x), y, low, span)
 
     def upper_bounds(
         self, time: float, loss: float, units: np.ndarray, running: np.ndarray
@@ -100,8 +99,9 @@ class Model:
         """
         now = (np.array([time, loss]) - self.low) / self.span
         beside = lambda points: np.column_stack([np.tile(now, (len(points), 1)), points])
-        at = beside(units)
-        mean, _ = gp.predict(self.kernel, self.x, self.y, at)
-        seen = np.concatenate([self.x, beside(running)]) if len(running) else self.x
-        _, deviation = gp.predict(self.kernel, seen, np.zeros(len(seen)), at)
-        return mean + np.sqrt(0.2 + max(0.0, np.log(0.4 * len(self.x)))) * deviation
+        at, known = beside(units), self.process.x
+        seen = self.process
+        if len(running):
+            seen = gp.Process.at(seen.kernel, np.concatenate([known, beside(running)]))
+        kappa = np.sqrt(0.2 + max(0.0, np.log(0.4 * len(known))))
+        return self.process.mean(self.y, at) + kappa * seen.deviation(at)
