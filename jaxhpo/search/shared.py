@@ -202,7 +202,7 @@ class Desk:
             if not waiting and _count(self._all()) >= self.trials:
                 return None
             if not waiting and (given is not None or attempt == TRIES):
-                point = given or self.space.sample(np.random.default_rng())
+                point = self.space.sample(np.random.default_rng()) if given is None else given
                 self._study.enqueue_trial(parameters(point, self.space))
             asked, point = ask(self._study, self.name, self.space)
             refusal = self._refusal(asked.number, point)

@@ -64,6 +64,16 @@ def test_densities_propose_near_good_points():
     assert len(near) > 30
 
 
+def test_densities_avoid_where_bad_points_are_too():
+    space = Space.from_mapping({"x": "uniform(0, 1)"}, lambda n: False, "x")
+    good = np.array([[0.2], [0.22], [0.8], [0.82]])
+    bad = np.concatenate([np.linspace(0.7, 0.9, 20)[:, None], np.array([[0.5]])])
+    proposer, near = Kde(space, 0), 0
+    for seed in range(50):
+        near += proposer._best(good, bad, np.random.default_rng(seed))["x"] < 0.5
+    assert near >= 45
+
+
 def test_spearman_is_that_of_the_textbook():
     early = [0.70, 0.72, 0.68, 0.75, 0.74, 0.66, 0.71, 0.73]
     final = [0.80, 0.83, 0.79, 0.86, 0.84, 0.78, 0.82, 0.81]

@@ -23,6 +23,8 @@ WORKER = Path(__file__).with_name("shared_worker.py")
 ROOT = Path(__file__).parents[2]
 TEXTS = {"x": "uniform(0, 1)", "kind": "choice(a, b)"}
 SPACE = Space.from_mapping(TEXTS, lambda name: False, list(TEXTS))
+# threads stand for processes below, and Python's filters of warnings are one for all threads
+pytestmark = pytest.mark.filterwarnings("ignore:Heartbeat of storage", "ignore:.*experimental")
 FAIL, COMPLETE = optuna.trial.TrialState.FAIL, optuna.trial.TrialState.COMPLETE
 
 
@@ -137,6 +139,38 @@ def test_a_stale_trial_is_given_out_again_once_though_two_ask_at_once(tmp_path):
         each.close()
 
 
+def test_of_two_retries_of_one_trial_one_is_given_back(tmp_path):
+    dead = shared(tmp_path, heartbeat=60)
+    point = dead.propose(0)
+    dead.close()
+    study = study_of(tmp_path)
+    study.tell(0, state=FAIL)
+    (stale,) = study.get_trials()
+    for _ in range(2):  # as when two processes find it stale at once
+        waiting = optuna.trial.create_trial(
+            state=optuna.trial.TrialState.WAITING,
+            params=stale.params,
+            distributions=stale.distributions,
+            user_attrs={RETRY_OF: 0},
+        )
+        study.add_trial(waiting)
+    asker = shared(tmp_path, heartbeat=60)
+    points = [asker.propose(trial) for trial in range(2)]
+    asker.close()
+    assert points[0] == point != points[1]
+    assert "already" in study_of(tmp_path).get_trials()[2].user_attrs[REFUSED]
+
+
+def test_of_two_last_trials_made_at_once_the_later_is_given_back(tmp_path):
+    first, second = (shared(tmp_path, trials=1, heartbeat=60) for _ in range(2))
+    point = first.propose(0)
+    asked = study_of(tmp_path).ask()  # what another makes that still counted none
+    assert second._desk._refusal(asked.number, point) == "the study has enough"
+    assert second._desk._refusal(0, point) is None
+    first.close()
+    second.close()
+
+
 def test_a_trial_of_a_process_that_died_before_its_first_sign_of_life_is_not_lost(tmp_path):
     proposer = shared(tmp_path, trials=1)
     orphan = study_of(tmp_path).ask()
@@ -187,7 +221,7 @@ def test_a_search_is_replayed_from_the_journal_without_asking(tmp_path):
     assert states == [COMPLETE] * 5
 
 
-@pytest.mark.parametrize("stopper", ["halving", "asha", "hyperband"])
+@pytest.mark.parametrize("stopper", ["halving", "asha"])
 def test_trials_that_are_let_go_are_told_as_pruned(tmp_path, stopper):
     url = f"sqlite:///{tmp_path}/study.db"
     config = SearchConfig(trials=9, places=3, storage=url, stopper=stopper, heartbeat=60)
