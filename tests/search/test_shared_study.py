@@ -15,7 +15,8 @@ import pytest
 
 from jaxhpo.errors import UsageError
 from jaxhpo.search import Memory, SearchConfig, Space, make
-from jaxhpo.search.shared import HELD, REFUSED, RETRY_OF, Shared
+from jaxhpo.search.desk import HELD, REFUSED, RETRY_OF
+from jaxhpo.search.shared import Shared
 from jaxhpo.search.storage import without_password
 from tests.contracts.toy import Scored, drive
 
