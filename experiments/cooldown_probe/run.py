@@ -17,18 +17,19 @@ annealed final model that each run names its best, on held-out windows that no s
 
 import argparse
 import json
-import math
 import statistics
+import sys
 import tempfile
 from pathlib import Path
 
 import jaxhpo
 
+sys.path.append(str(Path(__file__).parents[1]))
+from measuring import bigram, fresh_loss, paired
+
 HERE = Path(__file__).parent
 SEEDS = (0, 1, 2, 3, 4)
 ANNEAL, PROBE, SELECTIONS, INTERVAL = 120, 10, 10, 50
-T_975 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
-"""Student's t at 97.5% by number of pairs."""
 
 
 def arms(scale: int) -> dict[str, jaxhpo.PbtRun]:
@@ -82,40 +83,6 @@ def search(config: jaxhpo.PbtRun, seed: int, folder: Path) -> dict:
     }
 
 
-def fresh_loss(config: jaxhpo.PbtRun, folder: Path, batches: int) -> float:
-    """Mean held-out loss in nats of a run's best model, on windows that its search did not use."""
-    from dataclasses import replace
-
-    import jax
-    import numpy as np
-    from safetensors.numpy import load_file
-
-    from jaxhpo import nn
-    from jaxhpo.data.corpus import open_corpus
-
-    corpus = open_corpus(replace(config.data, eval_batches=batches), config.model.context, 0)
-    model = replace(config.model, vocab_size=corpus.check(config.model.vocab_size))
-    params: dict = {}
-    for name, leaf in load_file(folder / "best" / "model.safetensors").items():
-        *path, last = name.split(".")
-        node = params
-        for part in path:
-            node = node.setdefault(part, {})
-        node[last] = leaf
-    loss = jax.jit(lambda params, batch: nn.loss(model, params, batch, unroll=True))
-    losses = [
-        float(loss(params, jax.tree.map(lambda x, i=i: x[i], corpus.held_out)))
-        for i in range(batches)
-    ]
-    return float(np.mean(losses))
-
-
-def bigram(config: jaxhpo.PbtRun) -> float:
-    from jaxhpo.data.corpus import open_corpus
-
-    return open_corpus(config.data, config.model.context, 0).bigram_loss()
-
-
 def measure(tiny: bool) -> dict:
     configs = arms(5 if tiny else 1)
     seeds = SEEDS[:2] if tiny else SEEDS
@@ -129,13 +96,6 @@ def measure(tiny: bool) -> dict:
                 found[name].append(row)
                 print(name, json.dumps(row), flush=True)
     return {"bigram": bigram(next(iter(configs.values()))), "arms": found}
-
-
-def paired(a: list[float], b: list[float]) -> tuple[float, float]:
-    """Mean of a - b and half the width of its 95% interval, by Student's t over pairs."""
-    gaps = [x - y for x, y in zip(a, b, strict=True)]
-    spread = statistics.stdev(gaps) / math.sqrt(len(gaps))
-    return statistics.mean(gaps), T_975[len(gaps)] * spread
 
 
 def table(found: dict) -> str:
