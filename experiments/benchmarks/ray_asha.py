@@ -1,4 +1,4 @@
-"""ASHA with Ray Tune and PyTorch, one process a trial: the peer of `jaxhpo search --scheduler asha`.
+"""ASHA with Ray Tune and PyTorch, one process a trial: the peer of our own ASHA.
 
 Shares model, optimizer and data with `ray_peer.py`, and no code with the product. A trial trains
 from rung to rung, evaluates and reports there; Ray's `ASHAScheduler` stops what is not among the

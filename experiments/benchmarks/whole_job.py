@@ -20,16 +20,17 @@ import time
 from pathlib import Path
 
 import numpy as np
+from inputs import named, peer_arguments, points_of
 
 from jaxhpo.config import to_toml
 from jaxhpo.config.run import PbtRun
-from jaxhpo.data.corpus import open_corpus
 from jaxhpo.record.history import history
 from jaxhpo.schedules.config import ScheduleConfig
 from jaxhpo.search.config import PbtConfig
 
 PEER = Path(__file__).with_name("ray_peer.py")
 LR, DECAY = (1e-4, 1e-1), (1e-3, 1.0)
+SPANS = ["--lr-range", *map(str, LR), "--decay-range", *map(str, DECAY)]
 
 
 def config(out: str | None = None) -> PbtRun:
@@ -43,39 +44,6 @@ def config(out: str | None = None) -> PbtRun:
             "optimizer.weight_decay": f"log({DECAY[0]}, {DECAY[1]})",
         },
     )
-
-
-def write_inputs(place: Path) -> list[str]:
-    """The peer's files, cut from what our side trains on; returns its arguments."""
-    from jaxhpo.config import is_static, searchable_names
-    from jaxhpo.search.pbt import Pbt
-    from jaxhpo.search.space import Space
-
-    job = config()
-    corpus = open_corpus(job.data, job.model.context, job.seed)
-    batch, steps = job.data.batch_size, job.steps
-    windows = corpus.train.window_at(np.arange(steps * batch).reshape(steps, batch))
-    # held-out windows as a stream of their own: each is context + 1 tokens long
-    held_out = corpus.held_out["tokens"]
-    count, _, width = held_out.shape
-    starts = np.arange(count * batch, dtype=np.int64).reshape(count, batch) * width
-    dtype = np.uint8 if corpus.vocab_size <= 256 else np.uint16
-    space = Space.from_mapping(job.space, is_static, searchable_names(job))
-    points = Pbt(space, job.pbt, job.steps, job.seed).initial
-    arrays = {
-        "train": np.asarray(corpus.train.stream).astype(dtype),
-        "held-out": held_out.reshape(-1).astype(dtype),
-        "windows": windows.astype(np.int64),
-        "held-out-windows": starts,
-    }
-    arguments = ["--vocab", str(corpus.vocab_size), "--points", str(place / "points.json")]
-    for name, array in arrays.items():
-        np.save(place / f"{name}.npy", array)
-        arguments += [f"--{name}", str(place / f"{name}.npy")]
-    named = [{name.split(".")[1]: value for name, value in point.items()} for point in points]
-    (place / "points.json").write_text(json.dumps(named))
-    spans = [*map(str, LR)], [*map(str, DECAY)]
-    return [*arguments, "--lr-range", *spans[0], "--decay-range", *spans[1]]
 
 
 def ours(place: Path, number: int) -> dict:
@@ -121,7 +89,8 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        arguments = write_inputs(place)
+        job = config()
+        arguments = [*peer_arguments(place, job, named(points_of(job))), *SPANS]
         mine = [ours(place, i) for i in range(options.rounds)]
         for run in mine:
             print(f"jaxhpo: {run['wall_seconds']:.1f} s", flush=True)
