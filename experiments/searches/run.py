@@ -25,7 +25,7 @@ from pathlib import Path
 import jaxhpo
 
 sys.path.append(str(Path(__file__).parents[1]))
-from measuring import bigram, fresh_loss, paired
+from measuring import bigram, fresh_loss, paired, scheduler_of
 
 HERE = Path(__file__).parent
 SEEDS = (0, 1, 2, 3, 4)
@@ -70,7 +70,6 @@ def configs(seed: int, scale: int) -> dict[str, jaxhpo.SearchRun]:
 
 def most(make: Callable[[int], jaxhpo.SearchRun], budget: int, least: int, up_to: int) -> int:
     """The largest number of trials whose search stays within the budget of member-steps."""
-    from jaxhpo.study.setup import scheduler_of
 
     def cost(trials: int) -> int:
         extent = scheduler_of(make(trials)).extent
