@@ -100,11 +100,11 @@ def carry_out(setup: Setup, run: RunDirectory, past: History | None = None) -> O
                 probe=setup.extent.probe,
                 recorder=recorder,
             )
-            plan = setup.scheduler.first()
+            first = setup.scheduler.first()
+            # the rewind comes before any other event: the log may end in a torn line
+            plan = first if past is None else restore(study, setup, past, first)
             tracker.note(f"{run.path}: compiling")
-            compile_programs(setup, plan, recorder.compiled)
-            if past is not None:
-                plan = restore(study, setup, past, plan)
+            compile_programs(setup, first, recorder.compiled)
             step = max(study.places.steps, default=0)
             recorder.begin(
                 RunInfo(run.name, run.path, config.steps, config.members, to_dict(config), step)
