@@ -22,6 +22,7 @@ from jaxhpo.population import hyperparams, memory
 from jaxhpo.population.engine import Engine
 from jaxhpo.population.mesh import by_batch, make_mesh
 from jaxhpo.population.task import LanguageModel
+from jaxhpo.schedules import in_steps
 from jaxhpo.search.fixed import Fixed
 from jaxhpo.search.pbt import Pbt
 from jaxhpo.search.plan import Extent, Plan, Point, Scheduler
@@ -48,7 +49,7 @@ class Setup:
 
     @property
     def tokens_per_step(self) -> int:
-        return self.config.data.batch_size * self.config.model.context
+        return self.config.tokens_per_step
 
 
 def prepare(config: Run) -> Setup:
@@ -86,7 +87,8 @@ def check_corners(space: Space, lower: Callable[[Sequence[Point]], Any]) -> None
 def make_scheduler(config: Run, space: Space) -> Scheduler:
     """The scheduler of a command."""
     if isinstance(config, PbtRun):
-        start, length = config.schedule.decay(config.steps)
+        schedule = in_steps(config.schedule, config.tokens_per_step)
+        start, length = schedule.decay(config.steps)
         anneals = config.schedule.kind != "constant" and length > 0
         anneal = int(start) if anneals and config.schedule.kind == "wsd" else None
         pbt = Pbt(space, config.pbt, config.steps, config.seed, anneal_start=anneal)
