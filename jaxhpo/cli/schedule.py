@@ -48,11 +48,13 @@ def main(argv: Sequence[str]) -> int:
         return 2
     names, runs, words = split(argv)
     view = parse(View, words, "jaxhpo schedule")
-    curves = [named(name, words) for name in names or ([] if runs else [view.schedule.kind])]
+    curves = [named(name, words) for name in names]
     if runs:
         from jaxhpo.study.rates import of_run
 
         curves += [of_run(run) for run in runs]
+    if not curves:
+        curves = [curve(view.schedule.kind, view, None)]
     if view.out is not None:
         draw(curves, view.out)
     if view.json:

@@ -40,7 +40,7 @@ def drawing(
     scale = math.log if low else float
     labels = {row: canvas.short(float(value)) for row, value in _levels(low, high, height).items()}
     margin = max(map(len, labels.values())) + 1
-    wide = width - margin - 1 - len(" tokens")
+    wide = width - margin - 1 - len("  tokens")
     cells = _plot(lines, over, wide, height, (scale(low) if low else 0.0, scale(high)), scale)
     corner, wall, floor, tick = ("└", "│", "─", "┤") if unicode else ("+", "|", "-", "+")
     rows = []
@@ -89,7 +89,7 @@ def _round_numbers(last: float, count: int) -> list[float]:
     """About `count` round numbers from zero to `last`."""
     size = 10.0 ** math.floor(math.log10(last / count))
     step = next(size * m for m in (1.0, 2.0, 2.5, 5.0, 10.0) if size * m * count >= last * 0.999)
-    return [i * step for i in range(int(last / step * 1.001) + 1)]
+    return [i * step for i in range(int(last / step + 0.01) + 1)]
 
 
 def _plot(lines, over, wide, height, bounds, scale) -> list[list[tuple[int, int]]]:
@@ -138,10 +138,11 @@ def _row(cells: list[tuple[int, int]], unicode: bool) -> list[Piece]:
 
 def _ticks(last: float, wide: int, name: str) -> str:
     """Round numbers under an axis where they are, and beyond it what they count."""
-    row = [" "] * (wide + 3)
+    row = [" "] * (wide + 1)
     for value in _round_numbers(last, 5):
         text = amount(value)
-        at = max(round((wide - 1) * value / last) - len(text) // 2, 0)
+        at = round((wide - 1) * value / last) - len(text) // 2
+        at = min(max(at, 0), len(row) - len(text))
         if not "".join(row[max(at - 1, 0) : at + len(text) + 1]).strip():
             row[at : at + len(text)] = text
     return "".join(row).rstrip().ljust(wide) + f" {name}"

@@ -80,7 +80,7 @@ def in_steps(config: ScheduleConfig, tokens_per_step: int) -> ScheduleConfig:
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OverTokens:
     """A schedule over tokens, as an optax schedule of the step: exact under a batch ramp.
 

@@ -100,9 +100,9 @@ def cycle_lengths(
                 f"cycle_growth={growth:g} with a length for each cycle; leave one of them out"
             )
         if not math.isclose(sum(first), steps, rel_tol=1e-9):
-            listed = " + ".join(f"{length:g}" for length in first)
+            listed = ", ".join(f"{length:g}" for length in first)
             raise UsageError(
-                f"cycle_steps {listed} = {sum(first):g} do not add up to steps={steps:g}"
+                f"cycle_steps={listed} add up to {sum(first):g}, not to steps={steps:g}"
             )
         return tuple(first)
     check_positive("cycle_steps", first)

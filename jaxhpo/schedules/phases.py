@@ -33,12 +33,13 @@ class Phase(NamedTuple):
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Schedule:
     """Learning rate as a function of the step: K phases in a row, then the last one's end for ever.
 
     Leaves are i32[K] (shape) and f32[K]; a population has [P, K]. An empty phase is skipped.
-    An optax schedule: callable with an integer or float step, traced or not.
+    An optax schedule: callable with an integer or float step, traced or not. Two are equal only if
+    they are the same object, so that one may be given to jax.jit: its arrays have no hash.
     """
 
     shape: jax.Array
@@ -83,7 +84,7 @@ def _row(column: jax.Array, now: jax.Array) -> jax.Array:
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cooled:
     """A schedule that falls linearly to zero over `length` steps from `start`: the cool-down."""
 

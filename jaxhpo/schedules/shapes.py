@@ -28,11 +28,13 @@ def _linear(at, begin, end, bend):
 
 
 def _powered(left, done, begin, end, power):
-    """From begin to end with weight left**power, of which one minus is not formed by hand."""
+    """From begin to end with weight left**power for begin and the rest for end."""
+    # the smaller weight is formed with all its digits, the other is what it leaves of one
+    few, late = left**power, -jnp.expm1(power * jnp.log1p(-done))
+    over_half = few > 0.5
+    first, last = jnp.where(over_half, 1.0 - late, few), jnp.where(over_half, late, 1.0 - few)
     plain = power == 1.0  # exp(log(x)) would cost the last digits
-    first = jnp.where(plain, left, left**power)
-    last = jnp.where(plain, done, -jnp.expm1(power * jnp.log1p(-done)))
-    return first * begin + last * end
+    return jnp.where(plain, left, first) * begin + jnp.where(plain, done, last) * end
 
 
 def _polynomial(at, begin, end, bend):

@@ -12,7 +12,7 @@ from jaxhpo.schedules.phases import Schedule
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Spliced:
     """From each of `starts` on the schedule of that row holds; all count steps from zero.
 
