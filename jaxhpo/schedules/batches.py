@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxhpo.errors import UsageError
-from jaxhpo.schedules.config import LENGTHS, ScheduleConfig
+from jaxhpo.schedules.config import LENGTHS, ScheduleConfig, each, stretch
 from jaxhpo.schedules.lowering import lower
 from jaxhpo.schedules.phases import Schedule
 
@@ -67,15 +67,14 @@ def in_steps(config: ScheduleConfig, tokens_per_step: int) -> ScheduleConfig:
     """
     if config.unit == "steps":
         return config
-    for name in LENGTHS:
-        value = getattr(config, name)
-        for length in value if isinstance(value, tuple) else (value,):
-            if length and length < tokens_per_step:
-                raise UsageError(
-                    f"schedule.{name}={length:g} is less than one step, which is "
-                    f"{tokens_per_step:,} tokens; with schedule.unit=tokens every length counts "
-                    "tokens, so give this one too"
-                )
+    lengths = [(name, length) for name in LENGTHS for length in each(getattr(config, name))]
+    lengths += [("phases", stretch(text).length) for text in config.phases or ()]
+    for name, length in lengths:
+        if 0 < length < tokens_per_step:
+            raise UsageError(
+                f"schedule.{name}={length:g} is less than one step, which is {tokens_per_step:,} "
+                "tokens; with schedule.unit=tokens every length counts tokens, so give this one too"
+            )
     return config.scaled(1, tokens_per_step)
 
 

@@ -96,7 +96,7 @@ class ScheduleConfig:
                     f"schedule.{name}={getattr(self, name)} is a share of the peak; allowed: 0 to 1"
                 )
         for name in LENGTHS:
-            for value in _each(getattr(self, name)):
+            for value in each(getattr(self, name)):
                 if not (math.isfinite(value) and value >= 0):
                     raise UsageError(
                         f"schedule.{name}={value}; allowed: a number of {self.unit}, 0 or more"
@@ -213,5 +213,6 @@ def stretch(text: str) -> Stretch:
     )
 
 
-def _each(value: Any) -> tuple[float, ...]:
+def each(value: Any) -> tuple[float, ...]:
+    """The numbers of a field that may hold none, one or several."""
     return () if value is None else value if isinstance(value, tuple) else (value,)

@@ -39,7 +39,7 @@ def cyclic_cosine(
     1608.03983), SGDR; `growing(period, count, multiplier)` gives its lengths.
     """
     phases: list[Phase] = []
-    for i, (whole, peak) in enumerate(_cycles(peak_lr, cycle_steps, cycle_peak)):
+    for i, (whole, peak) in enumerate(_cycles(peak_lr, cycle_steps, cycle_peak, floor)):
         rise = _rise(phases, i, peak, warmup_steps, rewarmup_steps, warmup_from)
         length = remainder(whole, rise.length, _too_short(i))
         fall = decay("cosine", length, peak, floor, power, lowest=floor * peak_lr)
@@ -71,7 +71,7 @@ def cyclic_wsd(
     check_share("cycle_decay", cycle_decay)
     phases: list[Phase] = []
     seen: Numeric = 0.0
-    for i, (whole, peak) in enumerate(_cycles(peak_lr, cycle_steps, cycle_peak)):
+    for i, (whole, peak) in enumerate(_cycles(peak_lr, cycle_steps, cycle_peak, floor)):
         seen = seen + whole
         length = cycle_decay * (whole if cycle_basis == "cycle" else seen)
         rise = _rise(phases, i, peak, warmup_steps, rewarmup_steps, warmup_from)
@@ -124,10 +124,20 @@ def cycle_lengths(
 _MOST_CYCLES = 64
 
 
-def _cycles(peak_lr, cycle_steps, cycle_peak):
+def _cycles(peak_lr, cycle_steps, cycle_peak, floor) -> list[tuple[Numeric, Numeric]]:
+    """Length and peak of each cycle."""
     check_rate("peak_lr", peak_lr)
     check_rate("cycle_peak", cycle_peak)
+    check_share("floor", floor)
+    if not cycle_steps:
+        raise UsageError("cycle_steps: there must be at least one cycle")
     check_positive("cycle_steps", *cycle_steps)
+    count = len(cycle_steps)
+    if is_plain(cycle_peak, floor) and (last := cycle_peak ** (count - 1)) < floor:
+        raise UsageError(
+            f"floor={floor:g} is above the peak of cycle {count}, which with "
+            f"cycle_peak={cycle_peak:g} is {last:g} of the first"
+        )
     return [(whole, peak_lr * cycle_peak**i) for i, whole in enumerate(cycle_steps)]
 
 

@@ -56,10 +56,9 @@ def test_sixteen_schedules_decays_and_thresholds_compile_once_and_equal_their_so
     assert len({metrics["lr"][place].tobytes() for place in range(16)}) == 16
     assert np.isfinite(metrics["loss"][:16]).all()
 
-    alone = make_engine(task, members=1)
     for place in range(16):
-        own = rows([place])
-        solo, curves = alone.train(born(alone, own), own, batches)
+        alone = rows([place])  # the same program, its other rows idle
+        solo, curves = engine.train(born(engine, alone), alone, batches)
         assert_equal_bits(row(solo, 0), row(population, place))
         assert_equal_bits(row(curves, 0), row(metrics, place))
-    assert [name for name, _ in alone.built] == ["assemble", "train"]
+    assert [name for name, _ in engine.built] == ["assemble", "train"]

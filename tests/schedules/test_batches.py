@@ -63,6 +63,9 @@ def test_lengths_in_tokens_are_lengths_in_steps_times_the_batch():
 def test_a_length_that_was_meant_in_steps_is_refused():
     with pytest.raises(UsageError, match=r"warmup_steps=50 is less than one step, which is 4,096"):
         schedules.in_steps(ScheduleConfig(unit="tokens"), 4096)
+    with pytest.raises(UsageError, match=r"schedule.phases=300 is less than one step"):
+        config = ScheduleConfig(unit="tokens", warmup_steps=0.0, phases=("hold 300",))
+        schedules.in_steps(config, 4096)
     with pytest.raises(UsageError, match=r"schedule.unit=tokens: convert it first"):
         schedules.lower(ScheduleConfig(unit="tokens"), 600)
     with pytest.raises(UsageError, match=r"schedule.unit=steps; allowed over a batch ramp: tokens"):

@@ -126,6 +126,10 @@ def test_cool_down_starts_at_the_schedules_rate_and_reaches_zero():
             {"kind": "cyclic_wsd", "cycle_steps": 250.0, "warmup_steps": 240.0},
             "schedule.cycle_steps: cycle 1 has 250, its warm-up and decay take 265",
         ),
+        (
+            {"kind": "cyclic_cosine", "cycle_peak": 0.5, "floor": 0.2},
+            "schedule.floor=0.2 is above the peak of cycle 4, which with cycle_peak=0.5 is 0.125",
+        ),
         ({"kind": "cyclic_wsd", "cycle_decay": 1.5}, "schedule.cycle_decay=1.5 is a share"),
         (
             {"kind": "multi_step", "milestones": (500.0, 400.0)},
