@@ -1,7 +1,9 @@
 """Tune the hyperparameters of language models: whole searches in one JAX program.
 
 Each command of `jaxhpo` is one typed call: `pbt(config)`, `train(config)`, `resume(run)`,
-`plan(config)`, `write_report(run)`. Nothing heavy is imported before it is used.
+`plan(config)`, `write_report(run)`. `with_recipe(config, name)` gives a config a published recipe,
+`discovered_schedule(run)` the learning rate that a run found. Nothing heavy is imported before it
+is used.
 """
 
 from typing import TYPE_CHECKING
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from jaxhpo.cli.plan import plan
     from jaxhpo.cli.resume import resume
     from jaxhpo.cli.train import train
+    from jaxhpo.config.recipes import with_recipe
     from jaxhpo.config.run import PbtRun, TrainRun
     from jaxhpo.data.config import DataConfig
     from jaxhpo.errors import Diverged, Interrupted, UsageError
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from jaxhpo.report.page import write_report
     from jaxhpo.schedules.config import ScheduleConfig
     from jaxhpo.search.config import PbtConfig
+    from jaxhpo.study.rates import discovered_schedule
 
 __all__ = [
     "CheckpointConfig",
@@ -40,10 +44,12 @@ __all__ = [
     "TrackerConfig",
     "TrainRun",
     "UsageError",
+    "discovered_schedule",
     "pbt",
     "plan",
     "resume",
     "train",
+    "with_recipe",
     "write_report",
 ]
 
@@ -55,6 +61,8 @@ __getattr__, _ = attach(
         "resume": "cli.resume",
         "plan": "cli.plan",
         "write_report": "report.page",
+        "discovered_schedule": "study.rates",
+        "with_recipe": "config.recipes",
         "PbtRun": "config.run",
         "TrainRun": "config.run",
         "DataConfig": "data.config",

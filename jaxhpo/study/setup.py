@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import os
 import platform
 from collections.abc import Callable, Sequence
@@ -22,6 +23,8 @@ from jaxhpo.population import hyperparams, memory
 from jaxhpo.population.engine import Engine
 from jaxhpo.population.mesh import by_batch, make_mesh
 from jaxhpo.population.task import LanguageModel
+from jaxhpo.schedules import in_steps
+from jaxhpo.search.distributions import Choice
 from jaxhpo.search.fixed import Fixed
 from jaxhpo.search.pbt import Pbt
 from jaxhpo.search.plan import Extent, Plan, Point, Scheduler
@@ -32,6 +35,9 @@ from jaxhpo.study.places import Places
 
 SEGMENT = 100
 """Steps between two reports of a run that selects nothing."""
+
+MOST_CORNERS = 1024
+"""Corners of a space that are tried before a run."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ class Setup:
 
     @property
     def tokens_per_step(self) -> int:
-        return self.config.data.batch_size * self.config.model.context
+        return self.config.tokens_per_step
 
 
 def prepare(config: Run) -> Setup:
@@ -78,15 +84,27 @@ def with_vocabulary(config: Run, corpus: Any) -> Run:
 
 
 def check_corners(space: Space, lower: Callable[[Sequence[Point]], Any]) -> None:
-    """Raises UsageError now, not in the middle of a run, where a bound is no allowed value."""
-    count = len(space.dimensions)
-    lower([space.decode(np.zeros(count)), space.decode(np.ones(count))])
+    """Raises UsageError now, not in the middle of a run, where a bound is no allowed value.
+
+    What a schedule allows depends on several of its numbers, so of these every corner is tried.
+    """
+    low, high = space.decode(np.zeros(len(space.names))), space.decode(np.ones(len(space.names)))
+    ends = {
+        d.name: d.distribution.values
+        if isinstance(d.distribution, Choice)
+        else (low[d.name], high[d.name])
+        for d in space.dimensions
+        if d.name.startswith("schedule.")
+    }
+    corners = itertools.islice(itertools.product(*ends.values()), MOST_CORNERS)
+    lower([low, high, *({**low, **dict(zip(ends, corner, strict=True))} for corner in corners)])
 
 
 def make_scheduler(config: Run, space: Space) -> Scheduler:
     """The scheduler of a command."""
     if isinstance(config, PbtRun):
-        start, length = config.schedule.decay(config.steps)
+        schedule = in_steps(config.schedule, config.tokens_per_step)
+        start, length = schedule.decay(config.steps)
         anneals = config.schedule.kind != "constant" and length > 0
         anneal = int(start) if anneals and config.schedule.kind == "wsd" else None
         pbt = Pbt(space, config.pbt, config.steps, config.seed, anneal_start=anneal)
