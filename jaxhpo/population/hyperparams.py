@@ -59,7 +59,12 @@ def _row(config: Defaults, searched: frozenset[str], point: Mapping[str, Any]) -
         schedule=schedules.lower(values["schedule"], config.steps),
         optimizer=optimizers.lower(
             values["optimizer"],
-            clip=uses("optimizer.clip_norm") or np.isfinite(config.optimizer.clip_norm),
+            optimizers.present(
+                config.optimizer,
+                [n.removeprefix("optimizer.") for n in searched if n.startswith("optimizer.")],
+            ),
+            peak_lr=values["schedule"].peak_lr,
+            steps=config.steps,
         ),
         dropout=_dropout(config, searched, point),
         loss=LossTerms(
