@@ -16,7 +16,7 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, **canvas.RC}):
         figure, axes = canvas.sheet(4.2, 1, 3, width_ratios=(1.15, 1.25, 1))
         decay, clipping, dtype = (result[name]["arms"] for name in ("decay", "clipping", "dtype"))
-        names = [*(f"decoupled {c}" for c in ("0", "0.03", "0.1", "0.3", "1")), *_l2(decay)]
+        names = [*(f"decoupled {c}" for c in ("0", "0.1", "0.3", "1", "3")), *_l2(decay)]
         _points(axes[0], decay, names, result["bigram"])
         axes[0].set_title("weight decay by kind")
         _points(axes[1], clipping, list(clipping), result["bigram"])

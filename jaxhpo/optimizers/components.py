@@ -71,5 +71,13 @@ def role_norms(tree: Any) -> dict[str, Array]:
     """Norm f32[] of all that has a role, over all layers, by role."""
     squares: dict[str, Array] = {}
     for piece in pieces(tree):
-        squares[piece.role] = squares.get(piece.role, jnp.float32(0)) + piece.squares().sum()
+        # a product with itself is several times faster on a CPU than a sum of squares
+        square = total(piece.values, piece.values)
+        squares[piece.role] = squares.get(piece.role, jnp.float32(0)) + square
     return {role: jnp.sqrt(square) for role, square in squares.items()}
+
+
+def total(a: Array, b: Array) -> Array:
+    """Sum f32[] of the products of two arrays' entries, in float32 on every device."""
+    highest = jax.lax.Precision.HIGHEST
+    return jnp.vdot(a, b, precision=highest, preferred_element_type=jnp.float32)

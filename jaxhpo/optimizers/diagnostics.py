@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxhpo.optimizers.components import role_norms
+from jaxhpo.optimizers.components import role_norms, total
 from jaxhpo.optimizers.hyperparams import OptimizerHyperparams
 
 Array = jax.Array
@@ -30,6 +30,7 @@ def diagnose(
     found["lr_per_norm"] = rate / whole
     second = jax.tree.leaves([tree for _, tree in optax.tree.get_all_with_path(state, "nu")])
     if second:
-        total = sum(jnp.sum(1.0 / (jnp.sqrt(v) + numbers.of("eps"))) for v in second)
-        found["lr_adam"] = rate * total / sum(v.size for v in second)
+        steps = [1.0 / (jnp.sqrt(v) + numbers.of("eps")) for v in second]
+        whole = sum(total(step, jnp.ones_like(step)) for step in steps)
+        found["lr_adam"] = rate * whole / sum(v.size for v in second)
     return found
