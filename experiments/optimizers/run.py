@@ -10,6 +10,7 @@ that differ in numbers only are members of one population: one program a questio
 import argparse
 import json
 import math
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,9 +23,11 @@ from jaxhpo.config import replace as put
 from jaxhpo.config.run import TrainRun
 from jaxhpo.population.config import prepare_backend
 
+sys.path.append(str(Path(__file__).parents[1]))
+
+from measuring import paired
+
 HERE = Path(__file__).parent
-T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365}
-"""Student's t at 97.5%, by degrees of freedom."""
 
 FULL: dict[str, Any] = {}
 """The default model, corpus and schedule."""
@@ -134,20 +137,17 @@ def nearest(values: np.ndarray, step: int) -> float:
     return float(np.mean([row[-1] for row in made if len(row)]))
 
 
-def interval(differences: Sequence[float]) -> dict[str, Any]:
-    """Mean of paired differences, half of their 95% interval, and whether that excludes zero."""
-    values = np.asarray(differences)
-    half = T_975[len(values) - 1] * values.std(ddof=1) / math.sqrt(len(values))
-    mean = float(values.mean())
-    return {"mean": mean, "half_width": float(half), "resolved": bool(abs(mean) > half)}
+def compared(result: Mapping[str, Any], arm: str, base: str) -> dict[str, Any]:
+    """arm - base, paired by seed; where a run has no finite loss there is nothing to average."""
+    return interval(*(result[name]["losses"] for name in (arm, base)))
 
 
-def paired(result: Mapping[str, Any], arm: str, base: str) -> dict[str, Any]:
-    """arm - base by seed; where a run failed there is nothing to average."""
-    a, b = (np.asarray(result[name]["losses"]) for name in (arm, base))
+def interval(a: Sequence[float], b: Sequence[float]) -> dict[str, Any]:
+    """Mean of a - b, half of its 95% interval, and whether that excludes zero."""
     if not np.isfinite([a, b]).all():
         return {"mean": math.nan, "half_width": math.nan, "resolved": False}
-    return interval(a - b)
+    mean, half = paired(list(a), list(b))
+    return {"mean": mean, "half_width": half, "resolved": abs(mean) > half}
 
 
 def failed(losses: Sequence[float], bigram: float) -> list[bool]:
@@ -165,10 +165,10 @@ def question_decay(case: Case) -> dict[str, Any]:
         for kind in ("decoupled", "L2")
     }
     without = "decoupled 0"
-    compared = {f"{name} - {without}": paired(arms, name, without) for name in arms}
-    del compared[f"{without} - {without}"]
-    compared["best of each: L2 - decoupled"] = paired(arms, best["L2"], best["decoupled"])
-    return {"arms": arms, "best": best, "differences": compared}
+    gaps = {f"{name} - {without}": compared(arms, name, without) for name in arms}
+    del gaps[f"{without} - {without}"]
+    gaps["best of each: L2 - decoupled"] = compared(arms, best["L2"], best["decoupled"])
+    return {"arms": arms, "best": best, "differences": gaps}
 
 
 def question_clipping(case: Case) -> dict[str, Any]:
@@ -185,14 +185,8 @@ def question_clipping(case: Case) -> dict[str, Any]:
         sound = [loss for loss, bad in zip(row["losses"], gone, strict=True) if not bad]
         row["failed_share"] = float(np.mean(gone))
         row["spread"] = float(np.std(sound, ddof=1)) if len(sound) > 1 else math.nan
-    compared = {f"{name} - none": paired(arms, name, "none") for name in arms if name != "none"}
-    return {
-        "searched": tried,
-        "failed": shares,
-        "rate": rate,
-        "arms": arms,
-        "differences": compared,
-    }
+    gaps = {f"{name} - none": compared(arms, name, "none") for name in arms if name != "none"}
+    return {"searched": tried, "failed": shares, "rate": rate, "arms": arms, "differences": gaps}
 
 
 def question_dtype(case: Case, decoupled: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,22 +195,21 @@ def question_dtype(case: Case, decoupled: Mapping[str, Any]) -> dict[str, Any]:
     arms = dict(train(half, HALF, case.seeds)["arms"])
     for c in ("0", "0.3"):
         arms[f"float32, decay {c}"] = decoupled[f"decoupled {c}"]
-    compared = {
-        f"{dtype}: decay 0.3 - 0": paired(arms, f"{dtype}, decay 0.3", f"{dtype}, decay 0")
+    name = lambda dtype, c: f"{dtype}, decay {c}"
+    gaps = {
+        f"{dtype}: decay 0.3 - 0": compared(arms, name(dtype, "0.3"), name(dtype, "0"))
         for dtype in ("float32", "bfloat16")
     }
-    compared |= {
-        f"decay {c}: bfloat16 - float32": paired(
-            arms, f"bfloat16, decay {c}", f"float32, decay {c}"
-        )
+    gaps |= {
+        f"decay {c}: bfloat16 - float32": compared(arms, name("bfloat16", c), name("float32", c))
         for c in ("0", "0.3")
     }
     gain = [
-        np.subtract(arms[f"{dtype}, decay 0.3"]["losses"], arms[f"{dtype}, decay 0"]["losses"])
+        np.subtract(arms[name(dtype, "0.3")]["losses"], arms[name(dtype, "0")]["losses"])
         for dtype in ("bfloat16", "float32")
     ]
-    compared["effect of decay: bfloat16 - float32"] = interval(gain[0] - gain[1])
-    return {"arms": arms, "differences": compared}
+    gaps["effect of decay: bfloat16 - float32"] = interval(*gain)
+    return {"arms": arms, "differences": gaps}
 
 
 def main() -> None:
