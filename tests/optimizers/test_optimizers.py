@@ -9,7 +9,7 @@ import pytest
 from jaxhpo import optimizers, schedules
 from jaxhpo.errors import UsageError
 from jaxhpo.optimizers import OptimizerConfig
-from jaxhpo.optimizers.masks import decayed
+from jaxhpo.optimizers.masks import decay_shares, named, renamed
 from jaxhpo.schedules import ScheduleConfig
 
 CONSTANT = ScheduleConfig(kind="constant", peak_lr=1e-2, warmup_steps=0)
@@ -23,6 +23,12 @@ def trajectory(chain, params, gradients, **extra):
         params = optax.apply_updates(params, updates)
         path.append(params)
     return path
+
+
+def decayed(tree):
+    """Where decay applies by default, as a mask for optax."""
+    shares = decay_shares(OptimizerConfig(), named(tree))
+    return renamed({name: share > 0 for name, share in shares.items()}, tree)
 
 
 def ours(config, schedule=CONSTANT, steps=100):
