@@ -1,7 +1,8 @@
 """Tune the hyperparameters of language models: whole searches in one JAX program.
 
 Each command of `jaxhpo` is one typed call: `pbt(config)`, `train(config)`, `resume(run)`,
-`plan(config)`, `write_report(run)`. Nothing heavy is imported before it is used.
+`plan(config)`, `sample(run)`, `size(model)`,
+`write_report(run)`. Nothing heavy is imported before it is used.
 """
 
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from jaxhpo.cli.pbt import pbt
     from jaxhpo.cli.plan import plan
     from jaxhpo.cli.resume import resume
+    from jaxhpo.cli.sample import SampleQuery, sample
+    from jaxhpo.cli.size import SizeQuery, size
     from jaxhpo.cli.train import train
     from jaxhpo.config.run import PbtRun, TrainRun
     from jaxhpo.data.config import DataConfig
@@ -36,13 +39,17 @@ __all__ = [
     "OptimizerConfig",
     "PbtConfig",
     "PbtRun",
+    "SampleQuery",
     "ScheduleConfig",
+    "SizeQuery",
     "TrackerConfig",
     "TrainRun",
     "UsageError",
     "pbt",
     "plan",
     "resume",
+    "sample",
+    "size",
     "train",
     "write_report",
 ]
@@ -54,6 +61,10 @@ __getattr__, _ = attach(
         "train": "cli.train",
         "resume": "cli.resume",
         "plan": "cli.plan",
+        "sample": "cli.sample",
+        "SampleQuery": "cli.sample",
+        "size": "cli.size",
+        "SizeQuery": "cli.size",
         "write_report": "report.page",
         "PbtRun": "config.run",
         "TrainRun": "config.run",

@@ -12,26 +12,27 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from jaxhpo.config.fields import NONE, describe, members, optional, options, several, suggest
 from jaxhpo.config.loading import load
-from jaxhpo.config.run import Run
 from jaxhpo.errors import UsageError
 
 if TYPE_CHECKING:
     from tyro.constructors import ConstructorRegistry
 
-R = TypeVar("R", bound=Run)
+R = TypeVar("R")
 
 
-def parse(kind: type[R], argv: Sequence[str], prog: str) -> R:
+def parse(kind: type[R], argv: Sequence[str], prog: str, base: R | None = None) -> R:
     """The config that a command line describes; values on it override those of `--config FILE`.
 
-    Prints the help and raises SystemExit(0) where it is asked for. Raises UsageError otherwise.
+    `base` (default: `kind()`) gives the rest. Prints the help and raises SystemExit(0) where it is
+    asked for. Raises UsageError otherwise.
     """
+    base = kind() if base is None else base
     if "-h" in argv or "--help" in argv:
-        _tyro(kind, kind(), ["--help"], prog)
+        _tyro(kind, base, ["--help"], prog)
     hints = {"config": str | None, **options(kind)}
     given = group(argv, hints)
     paths = given.pop("config", None)
-    base = kind() if paths is None else load(kind, paths[0])
+    base = base if paths is None else load(kind, paths[0], base)
     words: list[str] = []
     for name, texts in given.items():
         words += [flag(name), *(_spell(text, hints[name]) for text in texts)]
