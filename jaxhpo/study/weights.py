@@ -1,7 +1,7 @@
 """The models that a run left behind: its best one, or any trial that a checkpoint holds."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,16 +87,15 @@ def _checkpointed(run: RunDirectory, past: History, config: Run, trial: int | No
         except Damaged as error:
             damage.append(f"{shelf.place(index)}: {error}")
             continue
-        trials = manifest["metadata"]["trials"]
-        held |= set(trials)
-        wanted = _leader(past, index, trials) if trial is None else trial
-        if wanted in trials:
-            place = trials.index(wanted)
+        places = {lives.trial: lives for lives in inhabitants(manifest["metadata"])}
+        held |= set(places)
+        wanted = _leader(past, index, places) if trial is None else trial
+        if wanted in places:
+            lives = places[wanted]
             config = _of_point(config, _point(past, wanted))
-            named = _rows(shelf.place(index), manifest["tree"], place)
+            named = _row(shelf.place(index), manifest["tree"], lives)
             params = _as_params(config.model, named, str(shelf.place(index)))
-            step = manifest["metadata"]["steps"][place]
-            return Trained(run.path, wanted, step, config, params, _UNOPENED)
+            return Trained(run.path, wanted, lives.step, config, params, _UNOPENED)
     if not held:
         raise CheckpointError(f"no checkpoint of {run.path} can be trusted ({'; '.join(damage)})")
     raise UsageError(
@@ -105,7 +104,32 @@ def _checkpointed(run: RunDirectory, past: History, config: Run, trial: int | No
     )
 
 
-def _leader(past: History, index: int, trials: list[int]) -> int:
+@dataclass(frozen=True)
+class Lives:
+    """A trial in a checkpoint: its place in a population (by name, "" where there is one)."""
+
+    trial: int
+    step: int
+    place: int
+    population: str = ""
+
+
+def inhabitants(metadata: Mapping[str, Any]) -> tuple[Lives, ...]:
+    """Who lives where in a checkpoint: in one population, or in one for each compile group.
+
+    >>> inhabitants({"trials": [3, None], "steps": [50, 0]})
+    (Lives(trial=3, step=50, place=0, population=''),)
+    """
+    populations = metadata.get("groups", {"": metadata})
+    return tuple(
+        Lives(trial, step, place, name)
+        for name, places in populations.items()
+        for place, (trial, step) in enumerate(zip(places["trials"], places["steps"], strict=True))
+        if trial is not None
+    )
+
+
+def _leader(past: History, index: int, trials: Collection[int]) -> int:
     """The trial with the lowest loss at a report; trials held fixed beside a search come last."""
     fixed = {
         row["trial"] for row in past.plans[index]["assignments"] if row.get("group") == "fixed"
@@ -115,18 +139,18 @@ def _leader(past: History, index: int, trials: list[int]) -> int:
     return min(rows, key=ranked)["trial"]
 
 
-def _rows(place: Path, tree: Mapping[str, Any], row: int) -> dict[str, np.ndarray]:
-    """One member's parameters by name; moments are read with them and let go."""
+def _row(place: Path, tree: Mapping[str, Any], lives: Lives) -> dict[str, np.ndarray]:
+    """One member's parameters by name; what is read with them is let go."""
     host = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = {
-        name: jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype), sharding=host)
+        name: jax.ShapeDtypeStruct(tuple(shape), jax.numpy.dtype(dtype), sharding=host)
         for name, (dtype, shape) in tree.items()
     }
-    state = read_arrays(place, abstract)
+    prefix = f"{lives.population}.params." if lives.population else "params."
     return {
-        name.removeprefix("params."): np.asarray(leaf)[row]
-        for name, leaf in state.items()
-        if name.startswith("params.")
+        name.removeprefix(prefix): np.asarray(leaf)[lives.place]
+        for name, leaf in read_arrays(place, abstract).items()
+        if name.startswith(prefix)
     }
 
 
