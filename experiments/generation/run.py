@@ -165,8 +165,9 @@ def compare(name: str, batch: int, mode: str, ours: Any, model: Any) -> dict[str
     }  # fmt: skip
     if setting.greedy:
         row["tokens_equal"] = float((jax_side() == peer("dynamic")).mean())
-    print(f"{name:>5} batch {batch:>2} {mode:<15} jaxhpo {rates['jaxhpo']:>9,.0f} tokens/s, "
-          f"transformers {best:>7,.0f}: {row['ratio']:.1f}x (others {others:.0%})", flush=True)  # fmt: skip
+    speeds = f"jaxhpo {rates['jaxhpo']:>9,.0f} tokens/s, transformers {best:>7,.0f}"
+    tail = f"{row['ratio']:.1f}x (others {others:.0%})"
+    print(f"{name:>5} batch {batch:>2} {mode:<15} {speeds}: {tail}", flush=True)
     return row
 
 

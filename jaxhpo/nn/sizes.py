@@ -118,13 +118,13 @@ def activation_bytes(
     return tokens * (kept + max(logits, passing)) + rounded
 
 
-LOGITS_COPIES = 3
-"""Arrays of the logits' size that live at once: the logits, their softmax and their gradient."""
+LOGITS_COPIES = 2
+"""Arrays of the logits' size that live at once: the logits and their gradient."""
 
-BLOCK_COPIES = 6.6
+BLOCK_COPIES = 5.6
 """Arrays of a block's width, in float32, that live at once while it is differentiated: measured."""
 
-SCORES_COPIES = 1.85
+SCORES_COPIES = 2.2
 """The same for attention scores."""
 
 
