@@ -19,6 +19,6 @@ __getattr__, __all__ = attach(
         "tensors": "sizes",
         "flops_per_token": "sizes",
         "activation_bytes": "sizes",
-        "sample": "decoding",
+        "laid_out": "cache",
     },
 )

@@ -5,8 +5,6 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import jax
-
 from jaxhpo.errors import UsageError
 from jaxhpo.optimizers.config import ROLES, OptimizerConfig, parse_rule
 
@@ -38,16 +36,22 @@ MATRIX_ROLES = frozenset(ROLES) - {"embedding", "readout", "norm"}
 
 def path_name(path: tuple[Any, ...]) -> str:
     """`('blocks', 'up', 'kernel')` keys of a pytree path as `blocks/up/kernel`."""
+    import jax  # late: rules about names alone load nothing heavy
+
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def named(tree: Any) -> dict[str, Any]:
     """The leaves of a tree by path name, in its order."""
+    import jax  # late: rules about names alone load nothing heavy
+
     return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def renamed(leaves: Mapping[str, Any], like: Any) -> Any:
     """Leaves by path name as a tree with the structure of `like`."""
+    import jax  # late: rules about names alone load nothing heavy
+
     return jax.tree_util.tree_map_with_path(lambda path, _: leaves[path_name(path)], like)
 
 

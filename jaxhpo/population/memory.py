@@ -5,8 +5,6 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-
 from jaxhpo import nn, optimizers
 from jaxhpo.errors import UsageError
 from jaxhpo.nn.config import ModelConfig
@@ -95,6 +93,8 @@ def unrolled(config: Any) -> bool:
 
 def device_limit() -> int | None:
     """Bytes that JAX may use on a device; virtual CPU devices share what the machine has free."""
+    import jax
+
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"])
@@ -152,4 +152,6 @@ def _stored(config: Any) -> int:
 
 
 def _on_cpu() -> bool:
+    import jax  # late: to ask for a size loads nothing heavy
+
     return jax.default_backend() == "cpu"
