@@ -1,5 +1,7 @@
 """Compile groups: trials that one set of programs can hold, and which of them a plan means."""
 
+import functools
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -17,6 +19,9 @@ from jaxhpo.search.plan import Assignment, Plan, Point, Value
 from jaxhpo.study.placement import Shape
 from jaxhpo.study.places import Places
 
+MOST_COMPILERS = 8
+"""Programs compiled at once; each takes memory while it is."""
+
 Statics = tuple[tuple[str, Value], ...]
 """Names and values of a point that decide what is compiled."""
 
@@ -31,6 +36,22 @@ class Trained:
     metrics: dict[str, Any]
     raw: Any
     scores: Any
+
+
+@dataclass(frozen=True)
+class Job:
+    """A program to compile: its name for people, and what the engine is asked for."""
+
+    name: str
+    engine: Engine
+    kind: str
+    arguments: tuple[Any, ...]
+
+    def compile(self) -> tuple[str, float]:
+        """The name, and the seconds that it took."""
+        begin = time.perf_counter()
+        self.engine.program(self.kind, *self.arguments)
+        return self.name, time.perf_counter() - begin
 
 
 @dataclass
@@ -117,6 +138,8 @@ class CompileGroup:
         if self.places.moves(plan, after):
             self.population = engine.assemble(self.population, rows)
         for trial, row in self.places.restored(plan).items():
+            if row.parent is None or row.parent.step is None:
+                continue
             member = older(row.parent.trial, row.parent.step)
             kept = {part: getattr(member, part) for part in PARTS if part in row.keep}
             self.population = engine.insert(self.population, after.trials.index(trial), kept)
@@ -177,32 +200,40 @@ class CompileGroup:
         place = self.places.trials.index(trial)
         return jax.tree.map(lambda leaf: host_row(leaf, place), self.population.params)
 
-    def abstract(self) -> Member:
-        """Shapes and shardings of the population as the places say, for restoring."""
-        return self.engine_for(len(self.places.trials)).abstract(self.rows_like())
+    def abstract(self, size: int) -> Member:
+        """Shapes and shardings of a population of so many places, for restoring."""
+        return self.engine_for(size).abstract(self.rows_like())
 
     def rows_like(self) -> Rows:
         """One row as the programs take it; its values mean nothing."""
         return make_rows(self.lower([self.example or {}]), seeds=[0], steps=[0])
 
-    def jobs(self) -> Iterator[tuple[Engine, str, tuple[Any, ...]]]:
-        """Engine, kind and arguments of every program that the group needs at each size."""
+    def jobs(self) -> Iterator[Job]:
+        """Every program that the group needs, at each size."""
         one, layout = self.batch_at(0, 1), layout_of(self.streams)
         stream = lambda steps: jax.tree.map(
             lambda x: _abstract(self.engines[0], (layout, steps, *x.shape[1:]), x), one
         )
         held_out = jax.tree.map(lambda x: _abstract(self.engines[0], x.shape, x, 1), self.held_out)
-        for above, engine in zip([None, *self.engines], self.engines, strict=False):
+        above: Engine | None = None
+        for engine in self.engines:
             rows = engine.place(self.rows_like())
             population, seed = engine.abstract(rows), engine.run_seed
-            yield engine, "train", (population, rows, seed, stream(self.segment))
-            yield engine, "assemble", (population, rows, seed)
+            named = functools.partial(self._job, engine)
+            yield named("assemble", population, rows, seed)
             if above is not None:
-                yield engine, "assemble", (above.abstract(rows), rows, seed)
-            yield engine, "evaluate", (population, rows, held_out)
+                smaller = f"assemble from {above.size}"
+                yield named(smaller, above.abstract(rows), rows, seed)
+            yield named("train", population, rows, seed, stream(self.segment))
+            yield named("evaluate", population, rows, held_out)
             if self.probe:
-                arguments = (population, rows, seed, stream(self.probe), held_out)
-                yield engine, "probe", arguments
+                yield named("probe", population, rows, seed, stream(self.probe), held_out)
+            above = engine
+
+    def _job(self, engine: Engine, name: str, *arguments: Any) -> Job:
+        size = f"{engine.size} places" if len(self.engines) > 1 else ""
+        named = " ".join(part for part in (name, size, label(self.statics)) if part)
+        return Job(named, engine, name.split()[0], arguments)
 
 
 class Groups:
@@ -228,7 +259,7 @@ class Groups:
         return groups
 
     def statics(self, point: Point) -> Statics:
-        return tuple((name, point[name]) for name in self.static if name in point)
+        return statics_of(point, self.static)
 
     def of(self, point: Point) -> CompileGroup | None:
         """The group of a point, opened if it is not; None where its values are refused."""
@@ -250,6 +281,7 @@ class Groups:
         for row in plan.assignments:
             if self.of(row.point) is not None:
                 rows.setdefault(self.statics(row.point), []).append(row)
+        self._check_parents(rows)
         return [
             (
                 group,
@@ -261,6 +293,18 @@ class Groups:
             for statics, group in self.opened.items()
         ]
 
+    def _check_parents(self, rows: Mapping[Statics, Sequence[Assignment]]) -> None:
+        for statics, part in rows.items():
+            for row in part:
+                if row.parent is None:
+                    continue
+                home = self.holding(row.parent.trial)
+                if home is not None and home is not self.opened[statics]:
+                    raise ValueError(
+                        f"trial {row.trial} ({label(statics)}) can't start from trial "
+                        f"{row.parent.trial}, which has other shapes ({label(home.statics)})"
+                    )
+
     def infeasible(self, plan: Plan) -> dict[int, str]:
         """Trials of a plan whose static values are refused, with the reasons."""
         reasons = {row.trial: self.refused.get(self.statics(row.point)) for row in plan.assignments}
@@ -270,6 +314,12 @@ class Groups:
         """Moves the trials as a plan says, without a device: for replaying a log."""
         for group, part in self.parts(plan):
             group.places = group.after(part)
+
+    def expected(self, plan: Plan | None) -> tuple[CompileGroup, ...]:
+        """The groups to compile before the first segment: those opened, and those of its plan."""
+        for row in () if plan is None else plan.assignments:
+            self.of(row.point)
+        return () if plan is None else tuple(self.opened.values())
 
     def holding(self, trial: int) -> CompileGroup | None:
         """The group in which a trial has a place now."""
@@ -288,12 +338,17 @@ class Groups:
         held = {label(s): g.population for s, g in self.opened.items() if g.population is not None}
         return dict(sorted(held.items()))
 
-    def abstract(self) -> Any:
-        """`state` as shapes and shardings, from the places alone."""
+    def abstract(self, metadata: Mapping[str, Any]) -> Any:
+        """`state` as shapes and shardings, for a checkpoint with this `metadata`."""
         if not self.static:
-            return self.opened[()].abstract()
-        held = {label(s): g.abstract() for s, g in self.opened.items() if g.places.trials}
-        return dict(sorted(held.items()))
+            return self.opened[()].abstract(len(metadata["trials"]))
+        found = {}
+        for name, places in sorted(metadata["groups"].items()):
+            group = self.of({name: value for name, value in places["statics"]})
+            if group is None:
+                raise UsageError(f"the checkpoint has {name}, which this config refuses")
+            found[name] = group.abstract(len(places["trials"]))
+        return found
 
     def load(self, state: Any) -> None:
         """Puts back what a checkpoint holds."""
@@ -308,7 +363,9 @@ class Groups:
         }
         if not self.static:
             return of(self.opened[()])
-        return {"groups": {label(s): of(g) for s, g in self.opened.items() if g.places.trials}}
+        held = [group for group in self.opened.values() if group.places.trials]
+        named = lambda group: {"statics": [list(pair) for pair in group.statics], **of(group)}
+        return {"groups": {label(group.statics): named(group) for group in held}}
 
 
 def compile_all(groups: Sequence[CompileGroup], report: Callable[[str, float], None]) -> None:
@@ -316,13 +373,19 @@ def compile_all(groups: Sequence[CompileGroup], report: Callable[[str, float], N
     jobs = [job for group in groups for job in group.jobs()]
     if not jobs:
         return
-    engines = {id(engine): (engine, len(engine.built)) for engine, _, _ in jobs}
-    with ThreadPoolExecutor(min(len(jobs), 8)) as pool:
-        for future in [pool.submit(engine.program, kind, *args) for engine, kind, args in jobs]:
-            future.result()
-    for engine, before in engines.values():
-        for kind, seconds in engine.built[before:]:
-            report(kind, seconds)
+    with ThreadPoolExecutor(min(len(jobs), MOST_COMPILERS)) as pool:
+        for future in [pool.submit(job.compile) for job in jobs]:
+            report(*future.result())
+
+
+def program_names(group: CompileGroup) -> tuple[str, ...]:
+    """The programs that a group compiles."""
+    return tuple(job.name for job in group.jobs())
+
+
+def statics_of(point: Point, static: Sequence[str]) -> Statics:
+    """The part of a point that decides what is compiled."""
+    return tuple((name, point[name]) for name in static if name in point)
 
 
 def label(statics: Statics) -> str:
@@ -350,9 +413,7 @@ def host_row(leaf: jax.Array, place: int) -> np.ndarray:
 
 def _lengths(plan: Plan, starts: Sequence[int]) -> dict[int, int]:
     """Start of each stream of batches -> the most steps that a row makes on it."""
-    return _longest(
-        (start, row.steps) for start, row in zip(starts, plan.assignments, strict=True)
-    )
+    return _longest((start, row.steps) for start, row in zip(starts, plan.assignments, strict=True))
 
 
 def _longest(pairs: Any) -> dict[int, int]:

@@ -8,30 +8,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxhpo.errors import Diverged, Interrupted, UsageError
+from jaxhpo.errors import Diverged, Interrupted
 from jaxhpo.population.member import METRICS
 from jaxhpo.search.plan import Plan, Report, Result, Scheduler
 from jaxhpo.study.groups import CompileGroup, Groups, Trained
 from jaxhpo.study.incumbent import best_of
 from jaxhpo.study.places import Places
+from jaxhpo.study.recorder import Spent
 
 Curves = dict[int, dict[str, np.ndarray]]
-
-
-@dataclass(frozen=True)
-class Spent:
-    """What a segment cost: tokens trained and probed, and steps of lanes that trained nobody."""
-
-    tokens: int = 0
-    probe_tokens: int = 0
-    idle_steps: int = 0
-
-    def __add__(self, other: "Spent") -> "Spent":
-        return Spent(
-            self.tokens + other.tokens,
-            self.probe_tokens + other.probe_tokens,
-            self.idle_steps + other.idle_steps,
-        )
 
 
 @dataclass
@@ -95,9 +80,7 @@ class Study:
         self.remember(plan, report)
         return report
 
-    def train(
-        self, group: CompileGroup, plan: Plan
-    ) -> tuple[dict[int, Result], Curves, Spent]:
+    def train(self, group: CompileGroup, plan: Plan) -> tuple[dict[int, Result], Curves, Spent]:
         """A group's part of a segment, fetched from the device."""
         starts = group.places.starts(plan)
         trained = group.run(plan, self.older)
@@ -139,9 +122,7 @@ class Study:
         return self.recorder.older(self.groups, trial, step)
 
 
-def results(
-    plan: Plan, places: Places, raw: np.ndarray, scores: np.ndarray
-) -> dict[int, Result]:
+def results(plan: Plan, places: Places, raw: np.ndarray, scores: np.ndarray) -> dict[int, Result]:
     """Results by trial from losses f32[P, E]: means in float64 of the device's numbers."""
     found = {}
     for row in plan.assignments:
@@ -164,7 +145,5 @@ def curves(
     for row, start in zip(plan.assignments, starts, strict=True):
         place = places.trials.index(row.trial)
         steps = {"step": np.arange(start, start + row.steps)}
-        drawn[row.trial] = steps | {
-            name: metrics[name][place, : row.steps] for name in METRICS
-        }
+        drawn[row.trial] = steps | {name: metrics[name][place, : row.steps] for name in METRICS}
     return drawn

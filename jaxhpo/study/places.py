@@ -97,9 +97,7 @@ class Places:
             None if trial is None else by_trial.get(trial) for trial in after.trials
         ]
         restored = self.restored(plan)
-        born = [
-            row is not None and (row.parent is None or row.trial in restored) for row in asked
-        ]
+        born = [row is not None and (row.parent is None or row.trial in restored) for row in asked]
         of = lambda row, name, other: other if row is None else getattr(row, name)
         return make_rows(
             hyperparams=_by_place(lower([row.point for row in plan.assignments]), asked, by_trial),
