@@ -126,9 +126,7 @@ class SearchRun(Run):
     @property
     def members(self) -> int:
         """Trials that may train at once."""
-        if self.search.scheduler in ("pbt", "pb2"):
-            return self.pbt.members
-        return self.search.places or self.search.trials
+        return trained_at_once(self.search, self.pbt)
 
 
 @dataclass(frozen=True)
@@ -139,6 +137,45 @@ class TrainRun(Run):
 
     schedule_from: str | None = None
     """run directory whose best trial's hyperparameter schedule is replayed from scratch"""
+
+
+@dataclass(frozen=True)
+class FunctionRun:
+    """A search over the hyperparameters of a user's own function; called from Python only."""
+
+    command: ClassVar[str] = "function"
+
+    steps: int = STEPS
+    """optimizer steps of each trial that lasts"""
+    seed: int = 0
+    """of everything random; equal seeds and settings give equal runs"""
+    out: str | None = None
+    """run directory (default: a new one, such as runs/function-0001)"""
+    resume: Literal["never", "auto"] = "never"
+    """an existing run directory is refused (never) or carried on (auto)"""
+    search: SearchConfig = field(default_factory=SearchConfig)
+    pbt: PbtConfig = field(default_factory=lambda: PbtConfig(beside=False))
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    space: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """dimensions searched, as the function names them"""
+
+    def __post_init__(self) -> None:
+        _check_range("steps", self.steps, 1, 2**31 - 1)
+        _check_range("seed", self.seed, 0, 2**32 - 1)
+
+    @property
+    def members(self) -> int:
+        """Trials that may train at once."""
+        return trained_at_once(self.search, self.pbt)
+
+
+def trained_at_once(search: SearchConfig, pbt: PbtConfig) -> int:
+    """Trials of a search that may train at once."""
+    if search.scheduler in ("pbt", "pb2"):
+        return pbt.members
+    return search.places or search.trials
 
 
 KINDS: dict[str, type[Run]] = {"pbt": PbtRun, "search": SearchRun, "train": TrainRun}

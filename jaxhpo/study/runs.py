@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxhpo.config import from_dict, refuse_drift, to_dict, to_toml
-from jaxhpo.config.run import KINDS, Run, SearchRun
+from jaxhpo.config.run import KINDS, FunctionRun, Run, SearchRun
 from jaxhpo.errors import UsageError
 from jaxhpo.population.cache import use_compilation_cache
 from jaxhpo.population.config import prepare_backend
@@ -53,13 +53,18 @@ def resume(path: Path, config: Run | None = None) -> Outcome:
         past = history(run.path)
         if past.start is None:
             raise UsageError(f"{path} has an empty log; remove it and start again")
+        if past.start["command"] not in KINDS:
+            raise UsageError(
+                f"{path} was made by search_function; call it again with out={str(path)!r} and "
+                "resume='auto'"
+            )
         before = from_dict(KINDS[past.start["command"]], past.start["config"])
         if config is not None:
             refuse_drift(before, _with_vocabulary_of(before, config))
         if (outcome := concluded(run)) is not None:
             return outcome
         setup = begin(before if config is None else config, past)
-        check_fingerprints(past, setup.corpus.fingerprints)
+        check_fingerprints(past, setup.fingerprints)
         return carry_out(setup, run, past)
 
 
@@ -115,7 +120,7 @@ def run_info(setup: Setup, run: RunDirectory, study: Study) -> RunInfo:
         members=config.members,
         config=to_dict(config),
         step=study.groups.step(),
-        trials=config.search.trials if isinstance(config, SearchRun) else None,
+        trials=config.search.trials if isinstance(config, SearchRun | FunctionRun) else None,
     )
 
 
@@ -123,22 +128,26 @@ def open_record(setup: Setup, run: RunDirectory, log: EventLog) -> None:
     """The first lines of a log: what runs, on what, and the baseline to beat."""
     config, corpus = setup.config, setup.corpus
     run.write_text(CONFIG, to_toml(config))
+    text = {}
+    if isinstance(config, Run):
+        tokens = config.data.batch_size * config.model.context
+        text = {"bytes_per_token": corpus.bytes_per_token, "tokens_per_step": tokens}
     log.append(
         "start",
         version=version("jaxhpo"),
         command=config.command,
         config=to_dict(config),
         space=dict(config.space),
-        fingerprints=dict(corpus.fingerprints),
+        fingerprints=dict(setup.fingerprints),
         environment=environment(),
         members=config.members,
-        parameters=parameters(config),
-        bytes_per_token=corpus.bytes_per_token,
-        tokens_per_step=config.data.batch_size * config.model.context,
+        parameters=setup.parameters,
+        **text,
         fsync=True,
     )
-    loss = corpus.bigram_loss()
-    log.append("baseline", name="bigram", loss=loss, bits_per_byte=corpus.bits_per_byte(loss))
+    if corpus is not None:
+        loss = corpus.bigram_loss()
+        log.append("baseline", name="bigram", loss=loss, bits_per_byte=corpus.bits_per_byte(loss))
 
 
 def restore(study: Study, past: History) -> Plan | None:
@@ -176,12 +185,6 @@ def check_fingerprints(past: History, now: Mapping[str, Any]) -> None:
             f"{past.path.parent}: {', '.join(changed)} changed since the run began; "
             "resume it where the data is the same, or start a new run"
         )
-
-
-def parameters(config: Run) -> int:
-    from jaxhpo.nn import count_parameters
-
-    return count_parameters(config.model)
 
 
 def _with_vocabulary_of(before: Run, config: Run) -> Run:

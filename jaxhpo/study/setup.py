@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxhpo import nn
 from jaxhpo.config import is_static, searchable_names
-from jaxhpo.config.run import PbtRun, Run, SearchRun, TrainRun
+from jaxhpo.config.run import FunctionRun, PbtRun, Run, SearchRun, TrainRun
 from jaxhpo.data.corpus import open_corpus
 from jaxhpo.errors import UsageError
 from jaxhpo.population.mesh import make_mesh
@@ -44,14 +46,20 @@ class Setup:
     are few enough to try.
     """
 
-    config: Run
+    config: Run | FunctionRun
     corpus: Any
+    """None where a function of the user's is searched"""
     scheduler: Scheduler
     space: Space
     groups: Groups
-    opening: Opening
+    opening: Any
+    """an Opening, or None where a function is searched"""
     extent: Extent
     journal: LogJournal
+    parameters: int
+    """of a member (with static dimensions: of the config's own model)"""
+    fingerprints: Mapping[str, str]
+    """of the data: what a resumed run must find again"""
 
 
 def prepare(config: Run, journal: LogJournal | None = None) -> Setup:
@@ -75,7 +83,18 @@ def prepare(config: Run, journal: LogJournal | None = None) -> Setup:
     for point in foreseen or ([] if space.static else [{}]):
         if groups.of(point) is None:
             raise UsageError(groups.refused[groups.statics(point)])
-    return Setup(config, corpus, scheduler, space, groups, opening, extent, journal)
+    return Setup(
+        config=config,
+        corpus=corpus,
+        scheduler=scheduler,
+        space=space,
+        groups=groups,
+        opening=opening,
+        extent=extent,
+        journal=journal,
+        parameters=nn.count_parameters(config.model),
+        fingerprints=corpus.fingerprints,
+    )
 
 
 def with_vocabulary(config: Run, corpus: Any) -> Run:
@@ -160,7 +179,7 @@ def check_devices(config: Run) -> None:
         )
 
 
-def devices(config: Run, members: int) -> int:
+def devices(config: Run | FunctionRun, members: int) -> int:
     """Devices for so many members: those asked for, else as many as can be used."""
     execution = config.execution
     if execution.devices is not None:
