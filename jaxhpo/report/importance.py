@@ -13,6 +13,9 @@ from jaxhpo.report.trials import Curve, comparable, trial_curves
 FEWEST = 8
 """Trials below which an importance would be noise."""
 
+FEW_VALUES = 4
+"""So few different values of a dimension are written out on its axis."""
+
 
 def importances(curves: Sequence[Curve], step: int, dims: Sequence[Dimension]) -> dict[str, float]:
     """Share of each dimension in what tells good trials from the others; empty if too few.
@@ -92,6 +95,11 @@ def slices(history: History, lineage: Lineage, summary: Mapping[str, Any]) -> An
             axis.plot(dim.at(best["point"]), min(best["loss"], high), "D", ms=8, **colour)
         axis.set_ylim(low, high + 0.02 * (high - low))
         dim.dress(axis.xaxis)
+        values = sorted(set(x))
+        if len(values) <= FEW_VALUES and not dim.choices:
+            axis.set_xticks(values, [canvas.short(value) for value in values])
+            axis.minorticks_off()
+            axis.margins(x=0.25)
     for axis in axes[len(dims) :]:
         axis.set_axis_off()
     for axis in axes[::columns]:
@@ -116,7 +124,8 @@ def contours(history: History, lineage: Lineage, summary: Mapping[str, Any]) -> 
     for axis, (a, b) in zip(axes, pairs, strict=True):
         field = _contour(axis, a, b, curves, [min(score, high) for score in scores], (low, high))
     label = f"score at step {step} (nats)"
-    figure.colorbar(field, ax=list(axes), label=label, pad=0.015, aspect=24, shrink=0.8)
+    bar = figure.colorbar(field, ax=list(axes), label=label, pad=0.015, aspect=24, shrink=0.8)
+    bar.ax.yaxis.set_major_formatter("{x:.2f}")
     return figure
 
 
@@ -139,7 +148,7 @@ def _contour(
     mesh = Triangulation(scaled(a, x), scaled(b, y))
     drawn = Triangulation(x, y, mesh.triangles)
     field = axis.tricontourf(drawn, scores, levels=levels, cmap="viridis", extend="both")
-    axis.plot(x, y, "o", ms=3.5, color="white", mec=canvas.INK, mew=0.6)
+    axis.plot(x, y, "o", ms=3.5, color="white", mec=canvas.INK, mew=0.6, clip_on=False, zorder=4)
     axis.set(xlabel=a.name, ylabel=b.name)
     axis.grid(visible=False)
     a.dress(axis.xaxis)
