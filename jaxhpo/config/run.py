@@ -103,7 +103,7 @@ class PbtRun(Run):
 class SearchRun(Run):
     """Search hyperparameters: any scheduler, over traced and static dimensions alike.
 
-    --scheduler NAME and --trials N are short for --search.scheduler and --search.trials.
+    --scheduler and --trials are short for the options search.scheduler and search.trials.
     """
 
     command: ClassVar[str] = "search"

@@ -8,7 +8,7 @@ from jaxhpo.report import canvas
 from jaxhpo.report.lineage import History, Lineage, number
 from jaxhpo.report.trials import Curve, rungs, spearman, trial_curves
 
-FEW = 4
+FEW = 3
 """Fewer common trials than this show no correlation."""
 
 
@@ -39,7 +39,8 @@ def _curves(
     ):
         lines = [canvas.finite(curve.steps, curve.losses) for curve in rows]
         looks = [(colour, 1.1)] * len(rows)
-        canvas.lines(axis, lines, looks, alpha=0.75, label=label if rows else None)
+        if any(x for x, _ in lines):
+            canvas.lines(axis, lines, looks, alpha=0.75, label=label)
         ends = [(x[-1], y[-1]) for x, y in lines if x]
         if ends:
             axis.plot(*zip(*ends, strict=True), "o", ms=2.8, color=colour, zorder=3)
@@ -54,7 +55,8 @@ def _curves(
 def _limits(axis: Any, history: History, curves: Sequence[Curve]) -> None:
     baselines = [(row["name"], number(row["loss"])) for row in history.of("baseline")]
     shown = [loss for curve in curves for loss in curve.losses]
-    axis.set_ylim(*canvas.robust_limits(shown, [loss for _, loss in baselines]))
+    levels = [loss for _, loss in baselines]
+    axis.set_ylim(*canvas.robust_limits([*shown, *levels], levels))
     axis.set_xlim(0, 1.03 * max(curve.steps[-1] for curve in curves))
     for name, loss in baselines:
         axis.axhline(loss, ls=(0, (5, 3)), lw=1.2, color=canvas.INK, zorder=1)
@@ -71,7 +73,7 @@ def _rungs(axis: Any, curves: Sequence[Curve]) -> None:
     span, drawn = axis.get_xlim()[1], -math.inf
     for step, came, went_on in found:
         axis.axvline(step, ls=":", lw=1.0, color=canvas.MUTED, zorder=1)
-        if step - drawn > 0.07 * span:
+        if step - drawn > 0.09 * span:
             axis.annotate(
                 f"{went_on}/{came}",
                 xy=(step, 1.0),

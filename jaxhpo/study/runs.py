@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,9 @@ def carry_out(setup: Setup, run: RunDirectory, past: History | None = None) -> O
     """Compiles, restores where there is something to restore, and runs to the end."""
     begun, config = time.monotonic(), setup.config
     tracker = make_tracker(config.tracker)
-    with run.lock(), StopSignals() as stop, EventLog(run.log) as log:
+    leave = getattr(setup.scheduler, "close", lambda: None)
+    with run.lock(), StopSignals() as stop, EventLog(run.log) as log, ExitStack() as left:
+        left.callback(leave)
         recorder = Recorder(
             run,
             log,
@@ -112,7 +115,10 @@ def carry_out(setup: Setup, run: RunDirectory, past: History | None = None) -> O
 
 def run_info(setup: Setup, run: RunDirectory, study: Study) -> RunInfo:
     """What trackers are told at the start."""
-    config = setup.config
+    config, trials = setup.config, None
+    if isinstance(config, SearchRun | FunctionRun):
+        foreseen = setup.scheduler.foreseen
+        trials = config.search.trials if foreseen is None else len(foreseen)
     return RunInfo(
         name=run.name,
         directory=run.path,
@@ -120,7 +126,7 @@ def run_info(setup: Setup, run: RunDirectory, study: Study) -> RunInfo:
         members=config.members,
         config=to_dict(config),
         step=study.groups.step(),
-        trials=config.search.trials if isinstance(config, SearchRun | FunctionRun) else None,
+        trials=trials,
     )
 
 

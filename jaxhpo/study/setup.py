@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from jaxhpo import nn
 from jaxhpo.config import is_static, searchable_names
@@ -25,6 +24,7 @@ from jaxhpo.search.journal import Journal, Memory
 from jaxhpo.search.pbt import Pbt
 from jaxhpo.search.plan import Extent, Scheduler
 from jaxhpo.search.replay import Replay
+from jaxhpo.search.rules import parse_rule
 from jaxhpo.search.space import Space
 from jaxhpo.search.together import Together, beside_fixed
 from jaxhpo.study.groups import Groups, Statics
@@ -70,6 +70,7 @@ def prepare(config: Run, journal: LogJournal | None = None) -> Setup:
     corpus = open_corpus(config.data, config.model.context, config.seed)
     config = with_vocabulary(config, corpus)
     space = Space.from_mapping(config.space, is_static, searchable_names(config))
+    rules = map(parse_rule, config.search.constraints if isinstance(config, SearchRun) else ())
     journal = LogJournal() if journal is None else journal
     scheduler = make_scheduler(config, space, journal)
     extent, foreseen = scheduler.extent, scheduler.foreseen
@@ -79,10 +80,11 @@ def prepare(config: Run, journal: LogJournal | None = None) -> Setup:
     again = lambda: make_scheduler(config, space, Memory())
     opening = Opening(config, corpus, mesh, searched, space.static, extent, foreseen, again)
     groups = Groups(opening, space.static)
+    space = dataclasses.replace(space, constraints=(*space.constraints, *rules))
     check_corners(space, opening)
     for point in foreseen or ([] if space.static else [{}]):
-        if groups.of(point) is None:
-            raise UsageError(groups.refused[groups.statics(point)])
+        if (reason := groups.reason(point)) is not None:
+            raise UsageError(reason)
     return Setup(
         config=config,
         corpus=corpus,
@@ -108,31 +110,37 @@ def check_corners(space: Space, opening: Opening) -> None:
 
     Static values are tried in every combination that the space allows, if they are not too many.
     """
-    count = len(space.dimensions)
-    corners = [space.decode(np.zeros(count)), space.decode(np.ones(count))]
-    traced = [{n: v for n, v in point.items() if n not in space.static} for point in corners]
-    opening.lower(())(traced)
+    for point in space.corners():
+        opening.lower(())([{n: v for n, v in point.items() if n not in space.static}])
     for statics in combinations(space):
         opening.config_of(statics)
 
 
 def combinations(space: Space) -> tuple[Statics, ...]:
     """All combinations of a space's static values; none where they are too many to try."""
-    values = []
+    values, total = [], 1
     for dimension in space.dimensions:
-        if dimension.static:
-            form = dimension.distribution
-            if isinstance(form, Choice):
-                values.append([(dimension.name, value) for value in form.values])
-            elif isinstance(form, Integer):
-                numbers = range(form.low, form.high + 1)
-                values.append([(dimension.name, number) for number in numbers])
-            else:
-                return ()
-    total = 1
-    for each in values:
-        total *= len(each)
-    return tuple(itertools.product(*values)) if total <= MOST_ENUMERATED else ()
+        if not dimension.static:
+            continue
+        form = dimension.distribution
+        if isinstance(form, Choice):
+            values.append([(dimension.name, value) for value in form.values])
+        elif isinstance(form, Integer):
+            values.append([(dimension.name, value) for value in range(form.low, form.high + 1)])
+        else:
+            return ()
+        total *= len(values[-1])
+        if total > MOST_ENUMERATED:
+            return ()
+    found = (_existing(dict(pairs), space) for pairs in itertools.product(*values))
+    return tuple(dict.fromkeys(tuple(point.items()) for point in found if space.allows(point)))
+
+
+def _existing(point: dict[str, Any], space: Space) -> dict[str, Any]:
+    """The values whose dimensions exist, as far as the others tell."""
+    rules = {each.name: each.when for each in space.dimensions if each.when is not None}
+    gone = {n for n, rule in rules.items() if rule.known(point) and not rule.holds(point)}
+    return {name: value for name, value in point.items() if name not in gone}
 
 
 def make_scheduler(config: Run, space: Space, journal: Journal | None = None) -> Scheduler:
