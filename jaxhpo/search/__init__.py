@@ -31,6 +31,8 @@ __getattr__, __all__ = attach(
         "lineage_points": "replay",
         "Together": "together",
         "beside_fixed": "together",
+        "early_and_final": "ranks",
+        "spearman": "ranks",
         "SCHEDULERS": "table",
         "make": "table",
         "Journal": "journal",

@@ -21,7 +21,7 @@ from jaxhpo.search.samplers import (
 )
 from jaxhpo.search.space import Space
 
-TRIES = 100
+TRIES = 10
 """Proposals that break a constraint, or are known to diverge, before one is drawn at random."""
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-LENGTHS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-FORGETTING = (1e-5, 0.05, 0.2, 0.5)
-NOISES = (1e-4, 1e-2, 1e-1, 1.0)
+LENGTHS = (0.02, 0.05, 0.1, 0.3, 1.0, 3.0)
+FORGETTING = (1e-5, 0.1, 0.5)
+NOISES = (1e-3, 1e-1, 1.0)
 
 
 @dataclass(frozen=True)
@@ -28,22 +28,42 @@ class Kernel:
 
     def __call__(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """f64[n, 1 + k], f64[m, 1 + k] -> f64[n, m], without the noise."""
-        apart = ((a[:, None, 1:] - b[None, :, 1:]) ** 2).sum(axis=2)
-        time = np.abs(a[:, None, 0] - b[None, :, 0])
-        fading = (1 - self.forgetting) ** (time / 2)
-        return self.variance * np.exp(-apart / self.length) * fading
+        return self.of(*distances(a, b))
+
+    def of(self, apart: np.ndarray, time: np.ndarray) -> np.ndarray:
+        """The kernel of squared distances and of time differences."""
+        return self.variance * np.exp(-apart / self.length) * (1 - self.forgetting) ** (time / 2)
 
 
-def predict(
-    kernel: Kernel, x: np.ndarray, y: np.ndarray, at: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation f64[m] at `at` f64[m, 1 + k], from y f64[n] at x."""
-    gram = kernel(x, x) + kernel.variance * kernel.noise * np.eye(len(x))
-    across = kernel(x, at)
-    solved = np.linalg.solve(gram, np.column_stack([y, across]))
-    mean = across.T @ solved[:, 0]
-    variance = kernel.variance - (across * solved[:, 1:]).sum(axis=0)
-    return mean, np.sqrt(np.maximum(variance, 0.0))
+def distances(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Squared distances of all columns but the first, and differences of the first."""
+    p, q = a[:, 1:], b[:, 1:]
+    apart = (p**2).sum(axis=1)[:, None] + (q**2).sum(axis=1)[None] - 2 * p @ q.T
+    return np.maximum(apart, 0.0), np.abs(a[:, None, 0] - b[None, :, 0])
+
+
+@dataclass(frozen=True)
+class Process:
+    """What is known at x f64[n, 1 + k]: `inverse` f64[n, n] is that of the noisy kernel there."""
+
+    kernel: Kernel
+    x: np.ndarray
+    inverse: np.ndarray
+
+    @classmethod
+    def at(cls, kernel: Kernel, x: np.ndarray) -> "Process":
+        gram = kernel(x, x) + kernel.variance * kernel.noise * np.eye(len(x))
+        return cls(kernel, x, np.linalg.inv(gram))
+
+    def mean(self, y: np.ndarray, at: np.ndarray) -> np.ndarray:
+        """f64[m] at `at` f64[m, 1 + k], where y f64[n] was seen."""
+        return self.kernel(at, self.x) @ (self.inverse @ y)
+
+    def deviation(self, at: np.ndarray) -> np.ndarray:
+        """f64[m]; it does not depend on what was seen, only on where."""
+        across = self.kernel(self.x, at)
+        variance = self.kernel.variance - (across * (self.inverse @ across)).sum(axis=0)
+        return np.sqrt(np.maximum(variance, 0.0))
 
 
 def fit(x: np.ndarray, y: np.ndarray) -> Kernel:
@@ -51,13 +71,14 @@ def fit(x: np.ndarray, y: np.ndarray) -> Kernel:
 
     The variance that goes with each is known in closed form.
     """
+    apart, time = distances(x, x)
     best, highest = Kernel(), -np.inf
     for length, forgetting, noise in itertools.product(LENGTHS, FORGETTING, NOISES):
-        shape = Kernel(1.0, length, forgetting, noise)
-        gram = shape(x, x) + noise * np.eye(len(x))
-        _, logdet = np.linalg.slogdet(gram)
-        variance = max(float(y @ np.linalg.solve(gram, y)) / len(y), 1e-12)
-        likelihood = -0.5 * (len(y) * np.log(variance) + logdet)
+        gram = Kernel(1.0, length, forgetting).of(apart, time) + noise * np.eye(len(x))
+        root = np.linalg.cholesky(gram)
+        whitened = np.linalg.solve(root, y)
+        variance = max(float(whitened @ whitened) / len(y), 1e-12)
+        likelihood = -0.5 * len(y) * np.log(variance) - np.log(np.diag(root)).sum()
         if likelihood > highest:
             best, highest = Kernel(variance, length, forgetting, noise), likelihood
     return best

@@ -4,6 +4,7 @@ Source: Parker-Holder et al. 2020 (arXiv 2002.02518).
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,10 +12,13 @@ from jaxhpo.search import gp
 from jaxhpo.search.pbt import Pbt
 from jaxhpo.search.plan import Assignment, Plan, Point, Result
 
-MOST_ROWS = 200
+MOST_ROWS = 150
 """The newest gains that the model is fitted to: its cost grows with their cube."""
 
-CANDIDATES = 1024
+CANDIDATES = 512
+
+Gain = tuple[float, float, np.ndarray, float]
+"""Step, loss before, point in the unit cube, and how much the loss fell per step."""
 
 
 class Pb2(Pbt):
@@ -27,7 +31,8 @@ class Pb2(Pbt):
     """
 
     def first(self) -> Plan:
-        self._gains: list[tuple[float, float, np.ndarray, float]] = []
+        self._gains: list[Gain] = []
+        self._model: Model | None = None
         self._last: dict[int, Result] = {}
         return super().first()
 
@@ -39,6 +44,7 @@ class Pb2(Pbt):
                 units = self.space.encode(row.point)
                 self._gains.append((float(result.step), before.score, units, gain))
         self._last = {result.trial: result for result in results}
+        self._model = Model.of(self._gains[-MOST_ROWS:]) if len(self._gains) > 1 else None
         selected = super()._selected(rows, results)
         for row in selected:
             if row.parent is not None and row.trial not in self._last:
@@ -52,29 +58,50 @@ class Pb2(Pbt):
         running: Sequence[Point],
         rng: np.random.Generator,
     ) -> Point:
-        if len(self._gains) < 2:
+        if self._model is None:
             return super()._explored(source, donor, running, rng)
-        times, losses, units, gains = map(np.array, zip(*self._gains[-MOST_ROWS:], strict=True))
+        units = rng.random((CANDIDATES, len(self.space.dimensions)))
+        seen = np.array([self.space.encode(point) for point in running])
+        bounds = self._model.upper_bounds(float(donor.step), donor.score, units, seen)
+        best_first = (self.space.decode(units[i]) for i in np.argsort(-bounds, kind="stable"))
+        allowed = next((point for point in best_first if self.space.allows(point)), None)
+        return self.space.sample(rng) if allowed is None else allowed
+
+
+@dataclass(frozen=True)
+class Model:
+    """Gains per step, standardised and cut at two deviations, over time, loss before and point.
+
+    Time and loss are scaled to the unit interval by what was seen of them.
+    """
+
+    process: gp.Process
+    y: np.ndarray
+    low: np.ndarray
+    span: np.ndarray
+
+    @classmethod
+    def of(cls, gains: Sequence[Gain]) -> "Model":
+        times, losses, units, changes = map(np.array, zip(*gains, strict=True))
         fixed = np.column_stack([times, losses])
         low, span = fixed.min(axis=0), np.ptp(fixed, axis=0) + 1e-8
-        now = (np.array([float(donor.step), donor.score]) - low) / span
         x = np.column_stack([(fixed - low) / span, units])
-        y = np.clip((gains - gains.mean()) / (gains.std() + 1e-8), -2, 2)
-        points = [self.space.sample(rng) for _ in range(CANDIDATES)]
-        at = lambda some: np.array([[*now, *self.space.encode(point)] for point in some])
-        bounds = upper_bounds(x, y, at(points), at(running).reshape(-1, x.shape[1]))
-        return points[int(bounds.argmax())]
+        y = np.clip((changes - changes.mean()) / (changes.std() + 1e-8), -2, 2)
+        return cls(gp.Process.at(gp.fit(x, y), x), y, low, span)
 
+    def upper_bounds(
+        self, time: float, loss: float, units: np.ndarray, running: np.ndarray
+    ) -> np.ndarray:
+        """Mean plus kappa deviations f64[m] of the points f64[m, k], at a time and a loss.
 
-def upper_bounds(x: np.ndarray, y: np.ndarray, at: np.ndarray, running: np.ndarray) -> np.ndarray:
-    """Mean plus kappa deviations f64[m] of a process fitted to y f64[n] at x f64[n, 1 + k].
-
-    kappa^2 = 0.2 + max(0, log(0.4 n)). `running` are points without a result: they lower the
-    deviation around them (Desautels et al. 2014).
-    """
-    kernel = gp.fit(x, y)
-    mean, _ = gp.predict(kernel, x, y, at)
-    seen = np.concatenate([x, running])
-    _, deviation = gp.predict(kernel, seen, np.zeros(len(seen)), at)
-    kappa = np.sqrt(0.2 + max(0.0, np.log(0.4 * len(x))))
-    return mean + kappa * deviation
+        kappa^2 = 0.2 + max(0, log(0.4 n)). `running` are points that have no result yet: they lower
+        the deviation around them (Desautels et al. 2014).
+        """
+        now = (np.array([time, loss]) - self.low) / self.span
+        beside = lambda points: np.column_stack([np.tile(now, (len(points), 1)), points])
+        at, known = beside(units), self.process.x
+        seen = self.process
+        if len(running):
+            seen = gp.Process.at(seen.kernel, np.concatenate([known, beside(running)]))
+        kappa = np.sqrt(0.2 + max(0.0, np.log(0.4 * len(known))))
+        return self.process.mean(self.y, at) + kappa * seen.deviation(at)

@@ -90,13 +90,11 @@ class Comparison:
         return f"{_bare(self.left)} {self.sign} {_bare(self.right[0])}"
 
     def holds(self, point: Point) -> bool:
-        left = _value(self.left, point)
-        if self.sign == "in":
-            return any(left == _value(term, point) for term in self.right)
         try:
-            return _COMPARE[self.sign](left, _value(self.right[0], point))
-        except ZeroDivisionError:
+            left, *right = (_value(term, point) for term in self.terms)
+        except (ZeroDivisionError, OverflowError):
             return False
+        return left in right if self.sign == "in" else _COMPARE[self.sign](left, right[0])
 
     @property
     def terms(self) -> tuple[Term, ...]:
