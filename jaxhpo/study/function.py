@@ -107,6 +107,7 @@ def prepare(
     """
     names = list(config.space)
     space = Space.from_mapping(config.space, lambda name: False, names)
+    lower_named(names, space.corners())
     scheduler = make(
         config.search.scheduler,
         config.search,

@@ -40,7 +40,7 @@ def test_the_example_searches_a_recurrent_network_in_25_lines(example, tmp_path:
     found = example.search(tmp_path / "run", steps=27, trials=6)
     past = history(found.directory)
     trials = {row["trial"] for plan in past.plans for row in plan["assignments"]}
-    assert len(trials) == 6 and any(plan["paused"] for plan in past.plans)
+    assert len(trials) == 6 and len(past.plans[-1]["assignments"]) < 6, "some were let go"
     assert found.best["step"] == 27
     assert found.best["loss"] < np.log(example.LETTERS) - 0.5, "it has learned something"
     assert jaxhpo.write_report(found.directory).exists()
@@ -114,9 +114,40 @@ def test_a_killed_function_search_goes_on_when_it_is_called_again(
     assert straight(run, resume="auto").best == found.best, "a finished search is not run again"
 
 
+def test_a_shared_study_is_asked_once_and_its_answers_are_replayed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    search = SearchConfig(storage=storage, places=2, segment=9)
+    run, reported = tmp_path / "run", Recorder.reported
+
+    def dying(self: Recorder, index: int, *args: Any) -> None:
+        reported(self, index, *args)
+        if index == 3:
+            raise Killed
+
+    monkeypatch.setattr(Recorder, "reported", dying)
+    with pytest.raises(Killed):
+        straight(run, scheduler="tpe", trials=6, search=search)
+    monkeypatch.setattr(Recorder, "reported", reported)
+    before = history(run)
+    asked = before.of("answer")
+    assert asked, "process 0 has asked, and what it heard is in the log"
+    first = next(event["seq"] for event in before.events if event["kind"] == "plan")
+    assert asked[0]["seq"] < first, "before it acted on it"
+    straight(run, resume="auto", scheduler="tpe", trials=6, search=search)
+    past = history(run)
+    answers = past.of("answer")
+    assert len({event["question"] for event in answers}) == len(answers), "nothing is asked twice"
+    assert past.rewinds == 1
+    born = {r["trial"]: r["point"] for p in past.plans for r in p["assignments"]}
+    assert len(born) == 6 and len({tuple(point.items()) for point in born.values()}) == 6
+
+
 def test_a_choice_of_words_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="kind='a' is no number"):
         straight(tmp_path / "run", space={"lr": "log(1e-3, 1e-1)", "kind": "choice(a, b)"})
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_cool_down_scales_updates_to_zero_as_a_falling_rate_would() -> None:
