@@ -2,7 +2,8 @@
 
 Each command of `jaxhpo` is one typed call: `pbt(config)`, `run_search(config)`, `train(config)`,
 `resume(run)`, `plan(config)`, `write_report(run)`; `search_function(...)` searches with a loss of
-your own. Nothing heavy is imported before it is used.
+your own. `with_recipe(config, name)` gives a config a published recipe, `discovered_schedule(run)`
+the learning rate that a run found. Nothing heavy is imported before it is used.
 """
 
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from jaxhpo.cli.resume import resume
     from jaxhpo.cli.search import run_search
     from jaxhpo.cli.train import train
+    from jaxhpo.config.recipes import with_recipe
     from jaxhpo.config.run import PbtRun, SearchRun, TrainRun
     from jaxhpo.data.config import DataConfig
     from jaxhpo.errors import Diverged, Interrupted, UsageError
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from jaxhpo.schedules.config import ScheduleConfig
     from jaxhpo.search.config import PbtConfig, SearchConfig
     from jaxhpo.study.function import search_function
+    from jaxhpo.study.rates import discovered_schedule
 
 __all__ = [
     "CheckpointConfig",
@@ -45,12 +48,14 @@ __all__ = [
     "TrackerConfig",
     "TrainRun",
     "UsageError",
+    "discovered_schedule",
     "pbt",
     "plan",
     "resume",
     "run_search",
     "search_function",
     "train",
+    "with_recipe",
     "write_report",
 ]
 
@@ -64,6 +69,8 @@ __getattr__, _ = attach(
         "resume": "cli.resume",
         "plan": "cli.plan",
         "write_report": "report.page",
+        "discovered_schedule": "study.rates",
+        "with_recipe": "config.recipes",
         "PbtRun": "config.run",
         "SearchRun": "config.run",
         "TrainRun": "config.run",

@@ -58,7 +58,7 @@ class Opening:
             segment=self.extent.steps,
             probe=self.extent.probe,
             streams=streams,
-            tokens_per_step=config.data.batch_size * config.model.context,
+            tokens_per_step=config.tokens_per_step,
             statics=statics,
         )
 
@@ -191,5 +191,5 @@ def _halved(largest: Engine, make: Callable[[int], Engine]) -> Iterable[Engine]:
 def _flops_per_step(config: Run) -> float:
     from jaxhpo import nn
 
-    tokens = config.data.batch_size * config.model.context
+    tokens = config.tokens_per_step
     return tokens * nn.flops_per_token(config.model, config.model.context)

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +18,7 @@ from jaxhpo.config.run import FunctionRun, PbtRun, Run, SearchRun, TrainRun
 from jaxhpo.data.corpus import open_corpus
 from jaxhpo.errors import UsageError
 from jaxhpo.population.mesh import make_mesh
+from jaxhpo.schedules import in_steps
 from jaxhpo.search.distributions import Choice, Integer
 from jaxhpo.search.fixed import Fixed
 from jaxhpo.search.journal import Journal, Memory
@@ -33,6 +34,9 @@ from jaxhpo.study.opening import Opening
 
 SEGMENT = 100
 """Steps between two reports of a run that selects nothing."""
+
+MOST_CORNERS = 1024
+"""Corners of a space that are tried before a run."""
 
 MOST_ENUMERATED = 1000
 """Combinations of static values that are tried out, one by one, before a search starts."""
@@ -108,12 +112,28 @@ def with_vocabulary(config: Run, corpus: Any) -> Run:
 def check_corners(space: Space, opening: Opening) -> None:
     """Raises UsageError now, not in the middle of a run, where a bound is no allowed value.
 
+    What a schedule allows depends on several of its numbers, so of these every corner is tried.
     Static values are tried in every combination that the space allows, if they are not too many.
     """
-    for point in space.corners():
-        opening.lower(())([{n: v for n, v in point.items() if n not in space.static}])
+    corners = [*space.corners(), *itertools.islice(schedule_corners(space), MOST_CORNERS)]
+    traced = [{n: v for n, v in point.items() if n not in space.static} for point in corners]
+    opening.lower(())(traced)
     for statics in combinations(space):
         opening.config_of(statics)
+
+
+def schedule_corners(space: Space) -> Iterator[dict[str, Any]]:
+    """A corner of the space, with the schedule's numbers at each of their bounds."""
+    base, ends = space.corners()[0], {}
+    for dimension in space.dimensions:
+        if dimension.name.startswith("schedule.") and dimension.name in base:
+            form = dimension.distribution
+            bounds = (form.decode(0.0), form.decode(1.0))
+            ends[dimension.name] = form.values if isinstance(form, Choice) else bounds
+    points = (
+        {**base, **dict(zip(ends, c, strict=True))} for c in itertools.product(*ends.values())
+    )
+    return (point for point in points if space.allows(point))
 
 
 def combinations(space: Space) -> tuple[Statics, ...]:
@@ -173,7 +193,7 @@ def make_scheduler(config: Run, space: Space, journal: Journal | None = None) ->
 
 def anneal_start(config: Run) -> int | None:
     """Step at which the final decay begins, where the schedule has a stage before it."""
-    start, length = config.schedule.decay(config.steps)
+    start, length = in_steps(config.schedule, config.tokens_per_step).decay(config.steps)
     return int(start) if length > 0 and config.schedule.kind == "wsd" else None
 
 
