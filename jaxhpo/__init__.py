@@ -1,9 +1,10 @@
 """Tune the hyperparameters of language models: whole searches in one JAX program.
 
-Each command of `jaxhpo` is one typed call: `pbt(config)`, `train(config)`, `resume(run)`,
-`plan(config)`, `sample(run)`, `size(model)`, `write_report(run)`. `with_recipe(config, name)` gives
-a config a published recipe, `discovered_schedule(run)` the learning rate that a run found. Nothing
-heavy is imported before it is used.
+Each command of `jaxhpo` is one typed call: `pbt(config)`, `run_search(config)`, `train(config)`,
+`resume(run)`, `plan(config)`, `sample(run)`, `size(model)`, `write_report(run)`;
+`search_function(...)` searches with a loss of your own. `with_recipe(config, name)` gives a config
+a published recipe, `discovered_schedule(run)` the learning rate that a run found. Nothing heavy is
+imported before it is used.
 """
 
 from typing import TYPE_CHECKING
@@ -15,10 +16,11 @@ if TYPE_CHECKING:
     from jaxhpo.cli.plan import plan
     from jaxhpo.cli.resume import resume
     from jaxhpo.cli.sample import SampleQuery, sample
+    from jaxhpo.cli.search import run_search
     from jaxhpo.cli.size import SizeQuery, size
     from jaxhpo.cli.train import train
     from jaxhpo.config.recipes import with_recipe
-    from jaxhpo.config.run import PbtRun, TrainRun
+    from jaxhpo.config.run import PbtRun, SearchRun, TrainRun
     from jaxhpo.data.config import DataConfig
     from jaxhpo.errors import Diverged, Interrupted, UsageError
     from jaxhpo.nn.config import DropoutConfig, LossConfig, ModelConfig
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
     from jaxhpo.record.config import CheckpointConfig, TrackerConfig
     from jaxhpo.report.page import write_report
     from jaxhpo.schedules.config import ScheduleConfig
-    from jaxhpo.search.config import PbtConfig
+    from jaxhpo.search.config import PbtConfig, SearchConfig
+    from jaxhpo.study.function import search_function
     from jaxhpo.study.rates import discovered_schedule
 
 __all__ = [
@@ -44,6 +47,8 @@ __all__ = [
     "PbtRun",
     "SampleQuery",
     "ScheduleConfig",
+    "SearchConfig",
+    "SearchRun",
     "SizeQuery",
     "TrackerConfig",
     "TrainRun",
@@ -52,7 +57,9 @@ __all__ = [
     "pbt",
     "plan",
     "resume",
+    "run_search",
     "sample",
+    "search_function",
     "size",
     "train",
     "with_recipe",
@@ -63,6 +70,8 @@ __getattr__, _ = attach(
     __name__,
     {
         "pbt": "cli.pbt",
+        "run_search": "cli.search",
+        "search_function": "study.function",
         "train": "cli.train",
         "resume": "cli.resume",
         "plan": "cli.plan",
@@ -74,6 +83,7 @@ __getattr__, _ = attach(
         "discovered_schedule": "study.rates",
         "with_recipe": "config.recipes",
         "PbtRun": "config.run",
+        "SearchRun": "config.run",
         "TrainRun": "config.run",
         "DataConfig": "data.config",
         "ModelConfig": "nn.config",
@@ -82,6 +92,7 @@ __getattr__, _ = attach(
         "ScheduleConfig": "schedules.config",
         "OptimizerConfig": "optimizers.config",
         "PbtConfig": "search.config",
+        "SearchConfig": "search.config",
         "ExecutionConfig": "population.config",
         "CheckpointConfig": "record.config",
         "TrackerConfig": "record.config",

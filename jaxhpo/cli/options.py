@@ -41,7 +41,8 @@ def parse(kind: type[R], argv: Sequence[str], prog: str, base: R | None = None) 
         _tyro(kind, base, ["--help"], prog)
     recipes: dict[str, Any] = {"recipe": str | None} if issubclass(kind, Run) else {}
     hints = {"config": str | None, **recipes, **options(kind)}
-    given = group(argv, hints)
+    short = getattr(kind, "short", {})
+    given = group([spelled_out(word, short) for word in argv], hints)
     path, recipe = (given.pop(name, [None])[0] for name in ("config", "recipe"))
     recipe = None if recipe == NONE else recipe
     steps = _whole(given.get("steps", [""])[0])
@@ -53,6 +54,17 @@ def parse(kind: type[R], argv: Sequence[str], prog: str, base: R | None = None) 
     for name, texts in given.items():
         words += [flag(name), *(_spell(text, hints[name]) for text in texts)]
     return _tyro(kind, base, words, prog)
+
+
+def spelled_out(word: str, short: Mapping[str, str]) -> str:
+    """An option under its whole name.
+
+    >>> spelled_out("--trials=32", {"trials": "search.trials"})
+    '--search.trials=32'
+    """
+    key, equals, text = word.partition("=")
+    name = key.removeprefix("--").replace("-", "_")
+    return f"{flag(short[name])}{equals}{text}" if key.startswith("--") and name in short else word
 
 
 def flag(name: str) -> str:

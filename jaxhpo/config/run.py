@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from jaxhpo.config.fields import flatten
-from jaxhpo.config.names import check_space, fixed_dimensions
+from jaxhpo.config.names import check_comparable, check_space, fixed_dimensions
 from jaxhpo.data.config import DataConfig
 from jaxhpo.errors import UsageError
 from jaxhpo.nn.config import DropoutConfig, LossConfig, ModelConfig
@@ -18,7 +18,7 @@ from jaxhpo.optimizers.config import OptimizerConfig
 from jaxhpo.population.config import ExecutionConfig
 from jaxhpo.record.config import CheckpointConfig, TrackerConfig
 from jaxhpo.schedules.config import ScheduleConfig
-from jaxhpo.search.config import PbtConfig
+from jaxhpo.search.config import PbtConfig, SearchConfig
 
 STEPS = 600
 SPACE = {
@@ -36,6 +36,8 @@ class Run:
     """What every run has; a command adds its own part."""
 
     command: ClassVar[str] = ""
+    short: ClassVar[Mapping[str, str]] = {}
+    """names that the command line takes for longer ones"""
 
     steps: int = STEPS
     """optimizer steps of each member"""
@@ -104,6 +106,36 @@ class PbtRun(Run):
 
 
 @dataclass(frozen=True)
+class SearchRun(Run):
+    """Search hyperparameters: any scheduler, over traced and static dimensions alike.
+
+    --scheduler and --trials are short for the options search.scheduler and search.trials.
+    """
+
+    command: ClassVar[str] = "search"
+    short: ClassVar[Mapping[str, str]] = {
+        "scheduler": "search.scheduler",
+        "trials": "search.trials",
+    }
+
+    search: SearchConfig = field(default_factory=SearchConfig)
+    pbt: PbtConfig = field(default_factory=lambda: PbtConfig(beside=False))
+    """of the schedulers pbt and pb2"""
+    space: Mapping[str, str] = field(default_factory=lambda: dict(SPACE), hash=False)
+    """dimensions searched, all of them, as NAME=DISTRIBUTION; distributions: log(1e-4, 1e-1),
+    uniform(0, 0.3), int(1, 4), choice(a, b)"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_comparable(self)
+
+    @property
+    def members(self) -> int:
+        """Trials that may train at once."""
+        return trained_at_once(self.search, self.pbt)
+
+
+@dataclass(frozen=True)
 class TrainRun(Run):
     """Train one model: a population of one."""
 
@@ -113,7 +145,46 @@ class TrainRun(Run):
     """run directory whose best trial's hyperparameter schedule is replayed from scratch"""
 
 
-KINDS: dict[str, type[Run]] = {"pbt": PbtRun, "train": TrainRun}
+@dataclass(frozen=True)
+class FunctionRun:
+    """A search over the hyperparameters of a user's own function; called from Python only."""
+
+    command: ClassVar[str] = "function"
+
+    steps: int = STEPS
+    """optimizer steps of each trial that lasts"""
+    seed: int = 0
+    """of everything random; equal seeds and settings give equal runs"""
+    out: str | None = None
+    """run directory (default: a new one, such as runs/function-0001)"""
+    resume: Literal["never", "auto"] = "never"
+    """an existing run directory is refused (never) or carried on (auto)"""
+    search: SearchConfig = field(default_factory=SearchConfig)
+    pbt: PbtConfig = field(default_factory=lambda: PbtConfig(beside=False))
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    space: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """dimensions searched, as the function names them"""
+
+    def __post_init__(self) -> None:
+        _check_range("steps", self.steps, 1, 2**31 - 1)
+        _check_range("seed", self.seed, 0, 2**32 - 1)
+
+    @property
+    def members(self) -> int:
+        """Trials that may train at once."""
+        return trained_at_once(self.search, self.pbt)
+
+
+def trained_at_once(search: SearchConfig, pbt: PbtConfig) -> int:
+    """Trials of a search that may train at once."""
+    if search.scheduler in ("pbt", "pb2"):
+        return pbt.members
+    return search.places or search.trials
+
+
+KINDS: dict[str, type[Run]] = {"pbt": PbtRun, "search": SearchRun, "train": TrainRun}
 """The config of each command that runs something."""
 
 

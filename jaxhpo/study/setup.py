@@ -1,37 +1,36 @@
-"""From a config to the parts of a study: corpus, scheduler, engine."""
+"""From a config to the parts of a study: corpus, scheduler, compile groups."""
 
 import dataclasses
-import functools
 import itertools
 import os
 import platform
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
+from jaxhpo import nn
 from jaxhpo.config import is_static, searchable_names
-from jaxhpo.config.run import PbtRun, Run, TrainRun
+from jaxhpo.config.run import FunctionRun, PbtRun, Run, SearchRun, TrainRun
 from jaxhpo.data.corpus import open_corpus
 from jaxhpo.errors import UsageError
-from jaxhpo.population import hyperparams, memory
-from jaxhpo.population.engine import Engine
-from jaxhpo.population.mesh import by_batch, make_mesh
-from jaxhpo.population.task import LanguageModel
+from jaxhpo.population.mesh import make_mesh
 from jaxhpo.schedules import in_steps
-from jaxhpo.search.distributions import Choice
+from jaxhpo.search.distributions import Choice, Integer
 from jaxhpo.search.fixed import Fixed
+from jaxhpo.search.journal import Journal, Memory
 from jaxhpo.search.pbt import Pbt
-from jaxhpo.search.plan import Extent, Plan, Point, Scheduler
+from jaxhpo.search.plan import Extent, Scheduler
 from jaxhpo.search.replay import Replay
+from jaxhpo.search.rules import parse_rule
 from jaxhpo.search.space import Space
 from jaxhpo.search.together import Together, beside_fixed
-from jaxhpo.study.places import Places
+from jaxhpo.study.groups import Groups, Statics
+from jaxhpo.study.journal import LogJournal
+from jaxhpo.study.opening import Opening
 
 SEGMENT = 100
 """Steps between two reports of a run that selects nothing."""
@@ -39,25 +38,35 @@ SEGMENT = 100
 MOST_CORNERS = 1024
 """Corners of a space that are tried before a run."""
 
+MOST_ENUMERATED = 1000
+"""Combinations of static values that are tried out, one by one, before a search starts."""
+
 
 @dataclass(frozen=True)
 class Setup:
-    """The parts of a study. `extent` has the compiled maxima of steps."""
+    """The parts of a study. `extent` has the compiled maxima of steps.
 
-    config: Run
+    The groups of foreseen points are open; the others' values are known to be allowed where there
+    are few enough to try.
+    """
+
+    config: Run | FunctionRun
     corpus: Any
+    """None where a function of the user's is searched"""
     scheduler: Scheduler
-    engine: Engine
-    lower: Callable[[Sequence[Point]], Any]
+    space: Space
+    groups: Groups
+    opening: Any
+    """an Opening, or None where a function is searched"""
     extent: Extent
-    memory: memory.MemoryPlan
+    journal: LogJournal
+    parameters: int
+    """of a member (with static dimensions: of the config's own model)"""
+    fingerprints: Mapping[str, str]
+    """of the data: what a resumed run must find again"""
 
-    @property
-    def tokens_per_step(self) -> int:
-        return self.config.tokens_per_step
 
-
-def prepare(config: Run) -> Setup:
+def prepare(config: Run, journal: LogJournal | None = None) -> Setup:
     """Opens the corpus and builds the programs' description; nothing is compiled or written yet.
 
     Raises UsageError for whatever of the config does not fit the data, the devices or itself.
@@ -65,16 +74,33 @@ def prepare(config: Run) -> Setup:
     corpus = open_corpus(config.data, config.model.context, config.seed)
     config = with_vocabulary(config, corpus)
     space = Space.from_mapping(config.space, is_static, searchable_names(config))
-    scheduler = make_scheduler(config, space)
-    extent = scheduler.extent
-    first = scheduler.first().assignments[0].point
-    lower = functools.partial(hyperparams.lower, config, (*space.names, *first))
-    check_corners(space, lower)
-    engine = make_engine(config)
-    rows = engine.size // engine.shards
-    needed = memory.memory_plan(config, rows, engine.chunk, extent.steps, extent.probe)
-    memory.check_fits(needed, config, rows, engine.chunk)
-    return Setup(config, corpus, scheduler, engine, lower, extent, needed)
+    rules = map(parse_rule, config.search.constraints if isinstance(config, SearchRun) else ())
+    journal = LogJournal() if journal is None else journal
+    scheduler = make_scheduler(config, space, journal)
+    extent, foreseen = scheduler.extent, scheduler.foreseen
+    check_devices(config)
+    mesh = make_mesh(devices(config, extent.held), config.execution.data)
+    searched = tuple(dict.fromkeys([*space.names, *(foreseen[0] if foreseen else ())]))
+    again = lambda: make_scheduler(config, space, Memory())
+    opening = Opening(config, corpus, mesh, searched, space.static, extent, foreseen, again)
+    groups = Groups(opening, space.static)
+    space = dataclasses.replace(space, constraints=(*space.constraints, *rules))
+    check_corners(space, opening)
+    for point in foreseen or ([] if space.static else [{}]):
+        if (reason := groups.reason(point)) is not None:
+            raise UsageError(reason)
+    return Setup(
+        config=config,
+        corpus=corpus,
+        scheduler=scheduler,
+        space=space,
+        groups=groups,
+        opening=opening,
+        extent=extent,
+        journal=journal,
+        parameters=nn.count_parameters(config.model),
+        fingerprints=corpus.fingerprints,
+    )
 
 
 def with_vocabulary(config: Run, corpus: Any) -> Run:
@@ -83,30 +109,77 @@ def with_vocabulary(config: Run, corpus: Any) -> Run:
     return dataclasses.replace(config, model=model)
 
 
-def check_corners(space: Space, lower: Callable[[Sequence[Point]], Any]) -> None:
+def check_corners(space: Space, opening: Opening) -> None:
     """Raises UsageError now, not in the middle of a run, where a bound is no allowed value.
 
     What a schedule allows depends on several of its numbers, so of these every corner is tried.
+    Static values are tried in every combination that the space allows, if they are not too many.
     """
-    low, high = space.decode(np.zeros(len(space.names))), space.decode(np.ones(len(space.names)))
-    ends = {
-        d.name: d.distribution.values
-        if isinstance(d.distribution, Choice)
-        else (low[d.name], high[d.name])
-        for d in space.dimensions
-        if d.name.startswith("schedule.")
-    }
-    corners = itertools.islice(itertools.product(*ends.values()), MOST_CORNERS)
-    lower([low, high, *({**low, **dict(zip(ends, corner, strict=True))} for corner in corners)])
+    corners = [*space.corners(), *itertools.islice(schedule_corners(space), MOST_CORNERS)]
+    traced = [{n: v for n, v in point.items() if n not in space.static} for point in corners]
+    opening.lower(())(traced)
+    for statics in combinations(space):
+        opening.config_of(statics)
 
 
-def make_scheduler(config: Run, space: Space) -> Scheduler:
+def schedule_corners(space: Space) -> Iterator[dict[str, Any]]:
+    """A corner of the space, with the schedule's numbers at each of their bounds."""
+    base, ends = space.corners()[0], {}
+    for dimension in space.dimensions:
+        if dimension.name.startswith("schedule.") and dimension.name in base:
+            form = dimension.distribution
+            bounds = (form.decode(0.0), form.decode(1.0))
+            ends[dimension.name] = form.values if isinstance(form, Choice) else bounds
+    points = (
+        {**base, **dict(zip(ends, c, strict=True))} for c in itertools.product(*ends.values())
+    )
+    return (point for point in points if space.allows(point))
+
+
+def combinations(space: Space) -> tuple[Statics, ...]:
+    """All combinations of a space's static values; none where they are too many to try."""
+    values, total = [], 1
+    for dimension in space.dimensions:
+        if not dimension.static:
+            continue
+        form = dimension.distribution
+        if isinstance(form, Choice):
+            values.append([(dimension.name, value) for value in form.values])
+        elif isinstance(form, Integer):
+            values.append([(dimension.name, value) for value in range(form.low, form.high + 1)])
+        else:
+            return ()
+        total *= len(values[-1])
+        if total > MOST_ENUMERATED:
+            return ()
+    found = (_existing(dict(pairs), space) for pairs in itertools.product(*values))
+    return tuple(dict.fromkeys(tuple(point.items()) for point in found if space.allows(point)))
+
+
+def _existing(point: dict[str, Any], space: Space) -> dict[str, Any]:
+    """The values whose dimensions exist, as far as the others tell."""
+    rules = {each.name: each.when for each in space.dimensions if each.when is not None}
+    gone = {n for n, rule in rules.items() if rule.known(point) and not rule.holds(point)}
+    return {name: value for name, value in point.items() if name not in gone}
+
+
+def make_scheduler(config: Run, space: Space, journal: Journal | None = None) -> Scheduler:
     """The scheduler of a command."""
+    if isinstance(config, SearchRun):
+        from jaxhpo.search.table import make
+
+        return make(
+            config.search.scheduler,
+            config.search,
+            space,
+            config.steps,
+            config.seed,
+            pbt=config.pbt,
+            anneal_start=anneal_start(config),
+            journal=journal,
+        )
     if isinstance(config, PbtRun):
-        schedule = in_steps(config.schedule, config.tokens_per_step)
-        start, length = schedule.decay(config.steps)
-        anneals = config.schedule.kind != "constant" and length > 0
-        anneal = int(start) if anneals and config.schedule.kind == "wsd" else None
+        anneal = anneal_start(config)
         pbt = Pbt(space, config.pbt, config.steps, config.seed, anneal_start=anneal)
         return beside_fixed(pbt) if config.pbt.beside else Together({"pbt": pbt})
     segment = min(SEGMENT, config.steps)
@@ -118,63 +191,29 @@ def make_scheduler(config: Run, space: Space) -> Scheduler:
     return Fixed([{}], config.steps, segment)
 
 
-def make_engine(config: Run) -> Engine:
-    """The engine of a config on the devices at hand, with the defaults of their kind."""
+def anneal_start(config: Run) -> int | None:
+    """Step at which the final decay begins, where the schedule has a stage before it."""
+    start, length = in_steps(config.schedule, config.tokens_per_step).decay(config.steps)
+    return int(start) if length > 0 and config.schedule.kind == "wsd" else None
+
+
+def check_devices(config: Run) -> None:
+    """Raises UsageError where the batch does not split over devices and micro-batches."""
     execution = config.execution
     if config.data.batch_size % (execution.accumulate * execution.data):
         raise UsageError(
             f"data.batch_size={config.data.batch_size} is not a multiple of execution.accumulate="
             f"{execution.accumulate} times execution.data={execution.data}"
         )
-    devices = execution.devices
-    if devices is None:
-        devices = min(len(jax.devices()), config.members * execution.data)
-        devices = max(devices // execution.data, 1) * execution.data
-    mesh = make_mesh(devices, execution.data)
-    task = LanguageModel(
-        config.model,
-        config.optimizer,
-        memory.unrolled(config),
-        diagnose_every=config.tracker.diagnose_every,
-    )
-    rows = -(-config.members // (devices // execution.data))
-    return Engine(
-        task,
-        mesh,
-        config.members,
-        run_seed=config.seed,
-        chunk=memory.default_chunk(config, rows) if execution.chunk is None else execution.chunk,
-        accumulate=execution.accumulate,
-    )
 
 
-def compile_programs(setup: Setup, plan: Plan, report: Callable[[str, float], None]) -> None:
-    """Compiles what a run will call, side by side: XLA releases the interpreter while it works."""
-    engine, config = setup.engine, setup.config
-    host_rows, _ = Places().rows(plan, setup.lower)
-    rows = engine.place(host_rows)
-    population = engine.abstract(host_rows)
-    shape = (config.data.batch_size, config.model.context + 1)
-    stream = lambda steps: {"tokens": _abstract(engine, (1, steps, *shape), 2)}
-    held_out = jax.tree.map(lambda x: _abstract(engine, x.shape, 1), setup.corpus.held_out)
-    seed = engine.run_seed
-    jobs = {
-        "train": (population, rows, seed, stream(setup.extent.steps)),
-        "assemble": (population, rows, seed),
-        "evaluate": (population, rows, held_out),
-    }
-    if setup.extent.probe:
-        jobs["probe"] = (population, rows, seed, stream(setup.extent.probe), held_out)
-    with ThreadPoolExecutor(len(jobs)) as pool:
-        futures = [pool.submit(engine.program, kind, *args) for kind, args in jobs.items()]
-        for future in futures:
-            future.result()
-    for kind, seconds in engine.built:
-        report(kind, seconds)
-
-
-def _abstract(engine: Engine, shape: tuple[int, ...], axis: int) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, np.int32, sharding=by_batch(engine.mesh, axis))
+def devices(config: Run | FunctionRun, members: int) -> int:
+    """Devices for so many members: those asked for, else as many as can be used."""
+    execution = config.execution
+    if execution.devices is not None:
+        return execution.devices
+    found = min(len(jax.devices()), members * execution.data)
+    return max(found // execution.data, 1) * execution.data
 
 
 def environment() -> dict[str, Any]:
