@@ -5,12 +5,14 @@ a manifest, and renamed into it; it leaves its place by a rename too, so a folde
 a name is whole, whenever the process is killed.
 """
 
+import contextlib
 import errno
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -19,7 +21,9 @@ from jaxhpo.errors import UsageError
 from jaxhpo.record import arrays as arrays_
 from jaxhpo.record.config import CheckpointConfig
 from jaxhpo.record.directory import RunDirectory
-from jaxhpo.record.manifest import Damaged, seal, verify
+from jaxhpo.record.keeping import kept
+from jaxhpo.record.manifest import Damaged, read, seal, verify
+from jaxhpo.record.pins import Gone, Pin
 from jaxhpo.record.shelf import Shelf
 
 _FULL = ("No space left", "RESOURCE_EXHAUSTED", "Disk quota exceeded", "File too large")
@@ -68,7 +72,8 @@ class Store:
         self.pinned: set[int] = set()
         """indices that are kept whatever the keep policy says: pin before reading for a fork"""
         self._run = run
-        self._keep_last = (config or CheckpointConfig()).keep_last
+        self._policy = config or CheckpointConfig()
+        self._about: dict[int, dict[str, Any]] = {}
         self._on_commit = on_commit
         self._note = note
         self._thread: threading.Thread | None = None
@@ -134,6 +139,18 @@ class Store:
         """Committed checkpoints on the disk now, oldest first."""
         return self._shelf.indices()
 
+    def contents(self) -> dict[int, dict[str, Any]]:
+        """Committed checkpoints with their metadata, oldest first; empty of what can't be read."""
+        there = self.indices()
+        for index in there:
+            if index not in self._about:
+                try:
+                    self._about[index] = read(self._shelf.place(index))["metadata"]
+                except (Damaged, UsageError):
+                    self._about[index] = {}
+        self._about = {index: self._about[index] for index in there}
+        return dict(self._about)
+
     def latest(self, abstract_state: Any) -> Restored | None:
         """The newest checkpoint that is as it was written, or None if the run never had one.
 
@@ -145,14 +162,17 @@ class Store:
         self._join()
         skipped = []
         for index in reversed(self.indices()):
+            place = self._shelf.place(index)
             try:
-                manifest = verify(self._shelf.place(index))
+                with Pin(place):
+                    manifest = verify(place)
+                    return self._restore(index, manifest, abstract_state, tuple(skipped))
+            except Gone as gone:
+                skipped.append(str(gone))
             except Damaged as damage:
-                skipped.append(f"{self._shelf.place(index)}: {damage}")
+                skipped.append(f"{place}: {damage}")
                 if self._run.locked:
                     self._shelf.set_aside(index)
-                continue
-            return self._restore(index, manifest, abstract_state, tuple(skipped))
         if skipped or self._shelf.has_corrupt():
             why = f" ({'; '.join(skipped)})" if skipped else ""
             raise CheckpointError(
@@ -163,20 +183,59 @@ class Store:
 
     def restore(self, index: int, abstract_state: Any) -> Restored:
         """A given checkpoint. Raises `CheckpointError` naming those there are, or the damage."""
-        if index not in self.indices():
-            there = ", ".join(map(str, self.indices())) or "none"
-            raise CheckpointError(f"{self.root} has no checkpoint {index}; there are: {there}")
+        with self._opened(index) as place:
+            return self._restore(index, verify(place), abstract_state, ())
+
+    def restore_member(
+        self, index: int, member: int, abstract_member: Any, population: str = ""
+    ) -> Any:
+        """One member of a saved population as host arrays; the others' bytes are not read.
+
+        `member` is its place, `abstract_member` has leaves without [P]; `population` names one of
+        several. Raises `CheckpointError` naming the checkpoints there are, or the damage;
+        `UsageError` if shapes or dtypes differ.
+        """
+        with self._opened(index) as place:
+            manifest = read(place)
+            saved = {
+                name: (dtype, tuple(shape))
+                for name, (dtype, shape) in manifest["tree"].items()
+                if arrays_.belongs(name, population)
+            }
+            prefix = f"{population}." if population else ""
+            rows = {n.removeprefix(prefix): (dtype, s[1:]) for n, (dtype, s) in saved.items()}
+            arrays_.check_same(place, rows, arrays_.describe(abstract_member))
+            digests = manifest.get("members", {}).get(population, ())
+            if not 0 <= member < len(digests):
+                raise CheckpointError(f"{place} has no member {member}; members: {len(digests)}")
+            found = _readable(place, lambda: arrays_.read_member(place, saved, member))
+            if arrays_.member_digest(found) != digests[member]:
+                raise Damaged(f"the content of member {member} has changed")
+        named = {name.removeprefix(prefix): array for name, array in found.items()}
+        return arrays_.as_tree(abstract_member, named)
+
+    @contextlib.contextmanager
+    def _opened(self, index: int) -> Iterator[Path]:
+        """A checkpoint's folder, pinned; damage inside becomes `CheckpointError`."""
+        self._join()
+        place = self._shelf.place(index)
         try:
-            manifest = verify(self._shelf.place(index))
+            if index not in self.indices():
+                there = ", ".join(map(str, self.indices())) or "none"
+                raise CheckpointError(f"{self.root} has no checkpoint {index}; there are: {there}")
+            with Pin(place):
+                yield place
+        except Gone as gone:
+            raise CheckpointError(str(gone)) from None
         except Damaged as damage:
-            raise CheckpointError(f"{self._shelf.place(index)} is damaged: {damage}") from None
-        return self._restore(index, manifest, abstract_state, ())
+            raise CheckpointError(f"{place} is damaged: {damage}") from None
 
     def discard_after(self, index: int) -> None:
         """Delete the checkpoints that follow `index`: a run that goes back there writes its own."""
         self._need_lock()
         self._join()
-        self._shelf.delete(later for later in self.indices() if later > index)
+        self._about.clear()
+        self._shelf.delete((later for later in self.indices() if later > index), pinned=True)
 
     def _write(self, index: int, copied: dict[str, np.ndarray], metadata: dict[str, Any]) -> None:
         needed = sum(array.nbytes for array in copied.values())
@@ -185,13 +244,18 @@ class Store:
         try:
             draft.mkdir(mode=0o700)
             arrays_.write(draft, copied)
-            content = {"index": index, "tree": arrays_.describe(copied), "metadata": metadata}
+            content = {
+                "index": index,
+                "tree": arrays_.describe(copied),
+                "members": arrays_.populations(copied, metadata.get("groups", ("",))),
+                "metadata": metadata,
+            }
             size, digest = seal(draft, content)
             self._shelf.commit(index)
             self._on_commit(index, size, time.monotonic() - started, digest)
-            committed = self.indices()
-            kept = {*committed[-self._keep_last :], *self.pinned}
-            self._shelf.delete(old for old in committed if old not in kept)
+            there = self.contents()
+            stay = kept(there, self._policy.keep_last, self._policy.keep_best, self.pinned)
+            self._shelf.delete(old for old in there if old not in stay)
         except BaseException as error:
             shutil.rmtree(draft, ignore_errors=True)
             self._error = self._explained(index, needed, error)
@@ -215,11 +279,7 @@ class Store:
         path = self._shelf.place(index)
         saved = {name: (dtype, tuple(shape)) for name, (dtype, shape) in manifest["tree"].items()}
         arrays_.check_same(path, saved, arrays_.describe(abstract_state))
-        try:
-            state = arrays_.read(path, abstract_state)
-        except Exception as error:
-            reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-            raise CheckpointError(f"can't read the checkpoint {path}: {reason[:300]}") from error
+        state = _readable(path, lambda: arrays_.read(path, abstract_state))
         arrays_.check_same(path, saved, arrays_.describe(state))
         return Restored(index, state, manifest["metadata"], manifest["digest"], skipped)
 
@@ -250,3 +310,11 @@ class Store:
         error, self._error = self._error, None
         if error is not None:
             raise error
+
+
+def _readable(path: Path, read_: Callable[[], Any]) -> Any:
+    try:
+        return read_()
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise CheckpointError(f"can't read the checkpoint {path}: {reason[:300]}") from error
