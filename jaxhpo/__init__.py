@@ -1,7 +1,8 @@
 """Tune the hyperparameters of language models: whole searches in one JAX program.
 
-Each command of `jaxhpo` is one typed call: `pbt(config)`, `train(config)`, `resume(run)`,
-`plan(config)`, `write_report(run)`. Nothing heavy is imported before it is used.
+Each command of `jaxhpo` is one typed call: `pbt(config)`, `run_search(config)`, `train(config)`,
+`resume(run)`, `plan(config)`, `write_report(run)`; `search_function(...)` searches with a loss of
+your own. Nothing heavy is imported before it is used.
 """
 
 from typing import TYPE_CHECKING
@@ -12,8 +13,9 @@ if TYPE_CHECKING:
     from jaxhpo.cli.pbt import pbt
     from jaxhpo.cli.plan import plan
     from jaxhpo.cli.resume import resume
+    from jaxhpo.cli.search import run_search
     from jaxhpo.cli.train import train
-    from jaxhpo.config.run import PbtRun, TrainRun
+    from jaxhpo.config.run import PbtRun, SearchRun, TrainRun
     from jaxhpo.data.config import DataConfig
     from jaxhpo.errors import Diverged, Interrupted, UsageError
     from jaxhpo.nn.config import DropoutConfig, LossConfig, ModelConfig
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
     from jaxhpo.record.config import CheckpointConfig, TrackerConfig
     from jaxhpo.report.page import write_report
     from jaxhpo.schedules.config import ScheduleConfig
-    from jaxhpo.search.config import PbtConfig
+    from jaxhpo.search.config import PbtConfig, SearchConfig
+    from jaxhpo.study.function import search_function
 
 __all__ = [
     "CheckpointConfig",
@@ -37,12 +40,16 @@ __all__ = [
     "PbtConfig",
     "PbtRun",
     "ScheduleConfig",
+    "SearchConfig",
+    "SearchRun",
     "TrackerConfig",
     "TrainRun",
     "UsageError",
     "pbt",
     "plan",
     "resume",
+    "run_search",
+    "search_function",
     "train",
     "write_report",
 ]
@@ -51,11 +58,14 @@ __getattr__, _ = attach(
     __name__,
     {
         "pbt": "cli.pbt",
+        "run_search": "cli.search",
+        "search_function": "study.function",
         "train": "cli.train",
         "resume": "cli.resume",
         "plan": "cli.plan",
         "write_report": "report.page",
         "PbtRun": "config.run",
+        "SearchRun": "config.run",
         "TrainRun": "config.run",
         "DataConfig": "data.config",
         "ModelConfig": "nn.config",
@@ -64,6 +74,7 @@ __getattr__, _ = attach(
         "ScheduleConfig": "schedules.config",
         "OptimizerConfig": "optimizers.config",
         "PbtConfig": "search.config",
+        "SearchConfig": "search.config",
         "ExecutionConfig": "population.config",
         "CheckpointConfig": "record.config",
         "TrackerConfig": "record.config",

@@ -11,6 +11,10 @@ from jaxhpo.errors import Diverged, Interrupted, UsageError
 
 COMMANDS = {
     "pbt": ("jaxhpo.cli.pbt", "train a population and tune its hyperparameters while it trains"),
+    "search": (
+        "jaxhpo.cli.search",
+        "search by any scheduler: ASHA, Hyperband, TPE, grid, two-stage and more",
+    ),
     "train": (
         "jaxhpo.cli.train",
         "train one model, on a schedule that a population found or your own",

@@ -29,13 +29,24 @@ def parse(kind: type[R], argv: Sequence[str], prog: str) -> R:
     if "-h" in argv or "--help" in argv:
         _tyro(kind, kind(), ["--help"], prog)
     hints = {"config": str | None, **options(kind)}
-    given = group(argv, hints)
+    given = group([spelled_out(word, kind.short) for word in argv], hints)
     paths = given.pop("config", None)
     base = kind() if paths is None else load(kind, paths[0])
     words: list[str] = []
     for name, texts in given.items():
         words += [flag(name), *(_spell(text, hints[name]) for text in texts)]
     return _tyro(kind, base, words, prog)
+
+
+def spelled_out(word: str, short: Mapping[str, str]) -> str:
+    """An option under its whole name.
+
+    >>> spelled_out("--trials=32", {"trials": "search.trials"})
+    '--search.trials=32'
+    """
+    key, equals, text = word.partition("=")
+    name = key.removeprefix("--").replace("-", "_")
+    return f"{flag(short[name])}{equals}{text}" if key.startswith("--") and name in short else word
 
 
 def flag(name: str) -> str:

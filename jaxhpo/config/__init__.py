@@ -7,6 +7,7 @@ __getattr__, __all__ = attach(
     {
         "Run": "run",
         "PbtRun": "run",
+        "SearchRun": "run",
         "TrainRun": "run",
         "KINDS": "run",
         "load": "loading",

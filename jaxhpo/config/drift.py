@@ -26,6 +26,9 @@ CLASSES: dict[str, Literal["semantic", "runtime"]] = {
     "tracker": "runtime",
     "space": "semantic",
     "pbt": "semantic",
+    "search": "semantic",
+    "search.storage": "runtime",
+    "search.heartbeat": "runtime",
     "schedule_from": "semantic",
 }
 """Name or section -> does it change what is computed (semantic), or where and how (runtime)?"""

@@ -27,6 +27,10 @@ PER_LAYER = ("dropout.attention", "dropout.residual", "dropout.mlp")
 """Names that may end in a layer's number."""
 
 
+COMPARABLE = frozenset({"data.batch_size"})
+"""What of the data a search may change: losses before and after can still be compared."""
+
+
 def traced_names(config: "Run") -> tuple[str, ...]:
     """Dotted names of all traced hyperparameters, those of single layers too."""
     names = [f"{section}.{name}" for section, traced in TRACED.items() for name in sorted(traced)]
@@ -61,6 +65,16 @@ def check_space(config: "Run") -> None:
     for name in config.space:
         if name not in known:
             raise UsageError(f"unknown dimension {name} in space; {suggest(name, known)}")
+
+
+def check_comparable(config: "Run") -> None:
+    """Raises UsageError for a dimension that would change what a loss is measured on."""
+    for name in config.space:
+        if name.startswith("data.") and name not in COMPARABLE:
+            raise UsageError(
+                f"{name} in space would measure losses on other text or tokens, which can't be "
+                f"compared; allowed of data: {', '.join(sorted(COMPARABLE))}"
+            )
 
 
 def fixed_dimensions(config: "Run") -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from jaxhpo.config.fields import flatten
-from jaxhpo.config.names import check_space, fixed_dimensions
+from jaxhpo.config.names import check_comparable, check_space, fixed_dimensions
 from jaxhpo.data.config import DataConfig
 from jaxhpo.errors import UsageError
 from jaxhpo.nn.config import DropoutConfig, LossConfig, ModelConfig
@@ -17,7 +17,7 @@ from jaxhpo.optimizers.config import OptimizerConfig
 from jaxhpo.population.config import ExecutionConfig
 from jaxhpo.record.config import CheckpointConfig, TrackerConfig
 from jaxhpo.schedules.config import ScheduleConfig
-from jaxhpo.search.config import PbtConfig
+from jaxhpo.search.config import PbtConfig, SearchConfig
 
 STEPS = 600
 SPACE = {
@@ -35,6 +35,8 @@ class Run:
     """What every run has; a command adds its own part."""
 
     command: ClassVar[str] = ""
+    short: ClassVar[Mapping[str, str]] = {}
+    """names that the command line takes for longer ones"""
 
     steps: int = STEPS
     """optimizer steps of each member"""
@@ -98,6 +100,38 @@ class PbtRun(Run):
 
 
 @dataclass(frozen=True)
+class SearchRun(Run):
+    """Search hyperparameters: any scheduler, over traced and static dimensions alike.
+
+    --scheduler NAME and --trials N are short for --search.scheduler and --search.trials.
+    """
+
+    command: ClassVar[str] = "search"
+    short: ClassVar[Mapping[str, str]] = {
+        "scheduler": "search.scheduler",
+        "trials": "search.trials",
+    }
+
+    search: SearchConfig = field(default_factory=SearchConfig)
+    pbt: PbtConfig = field(default_factory=lambda: PbtConfig(beside=False))
+    """of the schedulers pbt and pb2"""
+    space: Mapping[str, str] = field(default_factory=lambda: dict(SPACE), hash=False)
+    """dimensions searched, all of them, as NAME=DISTRIBUTION; distributions: log(1e-4, 1e-1),
+    uniform(0, 0.3), int(1, 4), choice(a, b)"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_comparable(self)
+
+    @property
+    def members(self) -> int:
+        """Trials that may train at once."""
+        if self.search.scheduler in ("pbt", "pb2"):
+            return self.pbt.members
+        return self.search.places or self.search.trials
+
+
+@dataclass(frozen=True)
 class TrainRun(Run):
     """Train one model: a population of one."""
 
@@ -107,7 +141,7 @@ class TrainRun(Run):
     """run directory whose best trial's hyperparameter schedule is replayed from scratch"""
 
 
-KINDS: dict[str, type[Run]] = {"pbt": PbtRun, "train": TrainRun}
+KINDS: dict[str, type[Run]] = {"pbt": PbtRun, "search": SearchRun, "train": TrainRun}
 """The config of each command that runs something."""
 
 

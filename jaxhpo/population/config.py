@@ -16,6 +16,9 @@ class ExecutionConfig:
     """devices that share each member's batch; the others share out the members"""
     chunk: int | None = None
     """members at once on a device (default: 1 on a CPU, which is exact; else all that fit)"""
+    sizes: int | None = None
+    """population sizes compiled, each half the one before, for when trials are let go (default: as
+    many as pay; one on a CPU)"""
     unroll: bool | None = None
     """unroll the layer loop (default: on a CPU up to 12 layers; else scan, to compile quickly)"""
     accumulate: int = 1
@@ -24,7 +27,7 @@ class ExecutionConfig:
     """keep compiled programs in the user's cache folder, by jaxlib version and processor"""
 
     def __post_init__(self) -> None:
-        for name in ("devices", "data", "chunk", "accumulate"):
+        for name in ("devices", "data", "chunk", "sizes", "accumulate"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"execution.{name}={value}; allowed: 1 or more")

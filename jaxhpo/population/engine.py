@@ -1,8 +1,9 @@
 """One engine trains, evaluates, probes, copies and restores the members of every search."""
 
+import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -68,7 +69,7 @@ class Engine:
     # the four programs
 
     def assemble(self, population: Member, rows: Rows) -> Member:
-        """Donates `population`."""
+        """Donates `population`, which may be one of another size: parents are places in it."""
         return self._run("assemble", population, self.place(rows), self.run_seed)
 
     def train(
@@ -95,6 +96,22 @@ class Engine:
             self.stage(held_out, axis=1),
         )
 
+    def insert(self, population: Member, place: int, parts: Mapping[str, Any]) -> Member:
+        """The population with some of PARTS of one member replaced by host arrays.
+
+        By way of the host, so that nothing is compiled for what seldom happens.
+        """
+
+        def put(leaf: jax.Array, new: np.ndarray) -> jax.Array:
+            whole = np.array(leaf)
+            whole[place] = new
+            return jax.device_put(whole, leaf.sharding)
+
+        changed = {
+            name: jax.tree.map(put, getattr(population, name), part) for name, part in parts.items()
+        }
+        return dataclasses.replace(population, **changed)
+
     # placing host arrays
 
     def place(self, rows: Rows) -> Rows:
@@ -114,7 +131,7 @@ class Engine:
 
     def program(self, kind: str, *args: Any) -> Callable:
         """The compiled program for arguments of these shapes (arrays, or abstract ones)."""
-        key = (kind, *[(x.shape, x.dtype) for x in jax.tree.leaves(args[2:])])
+        key = (kind, _size(args[0]), *[(x.shape, x.dtype) for x in jax.tree.leaves(args[2:])])
         if key not in self._programs:
             start = time.perf_counter()
             self._programs[key] = self.lower(kind, *args).compile()
@@ -123,6 +140,8 @@ class Engine:
 
     def lower(self, kind: str, *args: Any) -> jax.stages.Lowered:
         function, in_specs, out_specs, donate = self._kinds[kind]
+        if _size(args[0]) != self.size:
+            donate = ()  # no buffer of another size can be used again
         mapped = jax.shard_map(
             function,
             mesh=self.mesh,
@@ -161,3 +180,7 @@ class Engine:
                 (0,),
             ),
         }
+
+
+def _size(population: Member) -> int:
+    return jax.tree.leaves(population)[0].shape[0]

@@ -42,15 +42,19 @@ class MemoryPlan:
         return self.limit is None or self.total <= USABLE * self.limit
 
 
-def memory_plan(config: Any, rows: int, chunk: int, segment: int, probe: int) -> MemoryPlan:
+def memory_plan(
+    config: Any, rows: int, chunk: int, segment: int, probe: int, streams: int = 1
+) -> MemoryPlan:
     """The plan for `rows` members on a device, `chunk` at once, in segments of `segment` steps.
 
     `config` has the sections of a run; lengths are steps; the batch is split over execution.data.
+    A single stream of batches is staged one segment ahead; of several, those in use.
     """
     batch = config.data.batch_size // config.execution.data
     micro = batch // config.execution.accumulate
     tokens = config.model.context + 1
-    staged = 4 * batch * tokens * (2 * segment + probe + config.data.eval_batches)
+    steps = 2 * segment + probe if streams == 1 else streams * (segment + probe)
+    staged = 4 * batch * tokens * (steps + config.data.eval_batches)
     metrics = 3 * 4 * rows * segment
     return MemoryPlan(
         state=rows * member_bytes(config.model, config.optimizer.moment_dtype),
@@ -111,8 +115,16 @@ def default_chunk(config: Any, rows: int) -> int:
     return math.ceil(rows / math.ceil(rows / most))
 
 
-def check_fits(plan: MemoryPlan, config: Any, rows: int, chunk: int) -> None:
-    """Raises UsageError where the plan does not fit, naming the option that would make it fit."""
+PBT_MEMBERS = "(pbt.members, or --pbt.beside False, which halves them)"
+
+
+def check_fits(
+    plan: MemoryPlan, config: Any, rows: int, chunk: int, fewer: str = PBT_MEMBERS
+) -> None:
+    """Raises UsageError where the plan does not fit, naming the option that would make it fit.
+
+    `fewer` says in brackets how members are made fewer.
+    """
     if plan.fits or plan.limit is None:
         return
     gib = lambda size: f"{size / 2**30:.2f} GiB"
@@ -125,8 +137,7 @@ def check_fits(plan: MemoryPlan, config: Any, rows: int, chunk: int) -> None:
     most = int((USABLE * plan.limit - plan.data - each) // one_row)
     if most >= 1:
         raise UsageError(
-            f"{need}; {most} members a device would fit: fewer members (pbt.members, or "
-            f"--pbt.beside False, which halves them), or more devices"
+            f"{need}; {most} members a device would fit: fewer members {fewer}, or more devices"
         )
     remat = "" if config.model.remat else " or --model.remat True"
     raise UsageError(

@@ -154,7 +154,8 @@ class Store:
     def latest(self, abstract_state: Any) -> Restored | None:
         """The newest checkpoint that is as it was written, or None if the run never had one.
 
-        `abstract_state` has `jax.ShapeDtypeStruct` leaves with shardings. A damaged checkpoint is
+        `abstract_state` has `jax.ShapeDtypeStruct` leaves with shardings; where the state differs
+        from one checkpoint to another, it is a function of their metadata. A damaged checkpoint is
         renamed to `.corrupt` (by the holder of the lock) and the one before it is tried. Raises
         `CheckpointError` if there are checkpoints and none can be trusted: a run never starts again
         from zero by itself; `UsageError` if shapes or dtypes differ from `abstract_state`.
@@ -230,6 +231,13 @@ class Store:
         except Damaged as damage:
             raise CheckpointError(f"{place} is damaged: {damage}") from None
 
+    def metadata(self, index: int) -> dict[str, Any]:
+        """What was saved beside a checkpoint. Raises `CheckpointError` where it is damaged."""
+        try:
+            return verify(self._shelf.place(index))["metadata"]
+        except Damaged as damage:
+            raise CheckpointError(f"{self._shelf.place(index)} is damaged: {damage}") from None
+
     def discard_after(self, index: int) -> None:
         """Delete the checkpoints that follow `index`: a run that goes back there writes its own."""
         self._need_lock()
@@ -277,6 +285,8 @@ class Store:
         self, index: int, manifest: dict[str, Any], abstract_state: Any, skipped: tuple[str, ...]
     ) -> Restored:
         path = self._shelf.place(index)
+        if callable(abstract_state):
+            abstract_state = abstract_state(manifest["metadata"])
         saved = {name: (dtype, tuple(shape)) for name, (dtype, shape) in manifest["tree"].items()}
         arrays_.check_same(path, saved, arrays_.describe(abstract_state))
         state = _readable(path, lambda: arrays_.read(path, abstract_state))

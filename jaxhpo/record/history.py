@@ -9,7 +9,9 @@ from typing import Any
 from jaxhpo.record.log import LogError, read
 
 Event = dict[str, Any]
-_UNDONE_BY_INDEX = frozenset({"plan", "births", "report", "saving", "checkpoint"})
+_UNDONE_BY_INDEX = frozenset(
+    {"plan", "births", "report", "saving", "checkpoint", "best", "infeasible"}
+)
 _ABOUT_THE_END = frozenset({"stop", "finish", "sample"})
 
 

@@ -1,42 +1,38 @@
 """The loop that joins a scheduler, the engine, the data and the record."""
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxhpo.errors import Diverged, Interrupted
-from jaxhpo.population.engine import Engine
-from jaxhpo.population.member import METRICS, Member
-from jaxhpo.population.rows import Rows
-from jaxhpo.search.plan import Plan, Point, Report, Result, Scheduler
+from jaxhpo.population.member import METRICS
+from jaxhpo.search.plan import Plan, Report, Result, Scheduler
+from jaxhpo.study.groups import CompileGroup, Groups, Trained
+from jaxhpo.study.incumbent import best_of
 from jaxhpo.study.places import Places
+from jaxhpo.study.recorder import Spent
+
+Curves = dict[int, dict[str, np.ndarray]]
 
 
 @dataclass
 class Study:
     """One search in progress. Everything it remembers is in the log, or a function of it.
 
-    `lower` turns points into rows of hyperparameters; `batch_at(step, steps)` gives the training
-    batches [S, B, ...] from a step on; `held_out` is [E, B, ...]. `segment` and `probe` are the
-    compiled maxima of steps.
+    `results` are the newest of all trials so far, with the groups that their plans named.
     """
 
-    engine: Engine
     scheduler: Scheduler
-    lower: Callable[[Sequence[Point]], Any]
-    batch_at: Callable[[int, int], Any]
-    held_out: Any
-    segment: int
-    probe: int
+    groups: Groups
     recorder: Any
     index: int = 0
-    places: Places = field(default_factory=Places)
-    population: Member | None = None
-    staged: dict[tuple[int, ...], Any] = field(default_factory=dict)
+    results: dict[int, tuple[Result, str]] = field(default_factory=dict)
+    kept: tuple[int, int] | None = None
+    """trial and step whose parameters were saved before its place was given away"""
 
     def run(self, plan: Plan | None, stop_requested: Callable[[], str | None]) -> None:
         """Carries out plans until there is none.
@@ -50,9 +46,11 @@ class Study:
             except Diverged:
                 self.recorder.stopped("diverged", self.index)
                 raise
+            self.keep_best(plan)
             reason = stop_requested()
+            groups = self.groups
             self.recorder.save(
-                self.index, self.population, self.places, last=plan is None or reason
+                self.index, groups.state(), groups.metadata(), last=plan is None or reason
             )
             if reason and plan is not None:
                 self.recorder.stopped(reason, self.index)
@@ -63,78 +61,89 @@ class Study:
         """One segment: the plan goes to the log, to the device, and comes back as a report."""
         self.recorder.planned(self.index, plan)
         begin = time.perf_counter()
-        host_rows, streams = self.places.rows(plan, self.lower)
-        rows = self.engine.place(host_rows)
-        if self.population is None:
-            self.population = self.engine.empty(host_rows)
-        if self.places.moves(plan):
-            self.population = self.engine.assemble(self.population, rows)
-        batches = self.batches(streams, self.segment)
-        self.population, metrics = self.engine.train(self.population, rows, batches)
-        starts, self.places = self.places.starts(plan), self.places.after(plan)
-        losses = self.select(plan, host_rows, rows)
-        self.stage_ahead()
-        metrics, (raw, scores) = jax.device_get((metrics, losses))
+        found, drawn, spent = {}, {}, Spent()
+        for group, part in self.groups.parts(plan):
+            if not part.assignments:
+                group.rest(part)
+                continue
+            results, curves, cost = self.train(group, part)
+            found |= results
+            drawn |= curves
+            spent += cost
+        for trial, reason in self.groups.infeasible(plan).items():
+            self.recorder.infeasible(self.index, trial, reason)
+            found[trial] = self.failed(plan, trial)
+            drawn[trial] = {name: np.zeros(0) for name in ("step", *METRICS)}
+        report = tuple(found[row.trial] for row in plan.assignments)
         seconds = time.perf_counter() - begin
-        report = results(plan, self.places, raw, scores)
-        self.recorder.reported(self.index, plan, report, curves(plan, starts, metrics), seconds)
+        self.recorder.reported(self.index, plan, report, drawn, seconds, spent)
+        self.remember(plan, report)
         return report
 
-    def select(self, plan: Plan, host_rows: Rows, rows: Rows) -> tuple[jax.Array, jax.Array]:
-        """Raw losses and the losses that rank, f32[P, E], on the device."""
-        if not any(row.probe for row in plan.assignments):
-            raw = self.engine.evaluate(self.population, rows, self.held_out)
-            return raw, raw
-        streams = sorted(set(self.places.steps))
-        mine = np.array([streams.index(step) for step in self.places.steps], np.int32)
-        if not np.array_equal(mine, host_rows.streams):
-            rows = self.engine.place(replace(host_rows, streams=mine))
-        batches = self.batches(streams, self.probe)
-        return self.engine.probe(self.population, rows, batches, self.held_out)
-
-    def batches(self, streams: Sequence[int], steps: int) -> Any:
-        """The batches [U, steps, B, ...] that start at each of `streams`, on the device.
-
-        U is rounded up to a power of two, so that few data layouts are ever compiled.
-        """
-        key = (*streams, steps)
-        if key not in self.staged:
-            spare = (1 << (len(streams) - 1).bit_length()) - len(streams)
-            parts = [self.batch_at(start, steps) for start in [*streams, *[streams[0]] * spare]]
-            stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *parts)
-            self.staged[key] = self.engine.stage(stacked)
-        return self.staged[key]
-
-    def stage_ahead(self) -> None:
-        """Fetches the next segment's batches while the device is busy with this one."""
-        streams = sorted(set(self.places.steps))
-        key = (*streams, self.segment)
-        self.batches(streams, self.segment)
-        self.staged = {key: self.staged[key]}
-
-
-def results(plan: Plan, places: Places, raw: np.ndarray, scores: np.ndarray) -> Report:
-    """A report from losses f32[P, E]: means in float64 of the device's numbers."""
-    return tuple(
-        Result(
-            trial=row.trial,
-            step=step,
-            loss=float(np.mean(loss, dtype=np.float64)),
-            score=float(np.mean(score, dtype=np.float64)),
-            samples=tuple(score.tolist()),
+    def train(self, group: CompileGroup, plan: Plan) -> tuple[dict[int, Result], Curves, Spent]:
+        """A group's part of a segment, fetched from the device."""
+        starts = group.places.starts(plan)
+        trained = group.run(plan, self.older)
+        trained = Trained(*jax.device_get((trained.metrics, trained.raw, trained.scores)))
+        made = sum(row.steps for row in plan.assignments)
+        probed = sum(row.probe for row in plan.assignments)
+        each = group.tokens_per_step
+        idle = group.lane_steps(plan, group.places) - made
+        return (
+            results(plan, group.places, trained.raw, trained.scores),
+            curves(plan, group.places, starts, trained.metrics),
+            Spent(made * each, probed * each, idle),
         )
-        for row, step, loss, score in zip(plan.assignments, places.steps, raw, scores, strict=False)
-    )
+
+    def remember(self, plan: Plan, report: Report) -> None:
+        """Notes the newest results: for the best trial, and for steps of infeasible ones."""
+        for row, result in zip(plan.assignments, report, strict=True):
+            self.results[row.trial] = (result, row.group)
+
+    def failed(self, plan: Plan, trial: int) -> Result:
+        """The result of a trial that cannot be trained."""
+        row = next(row for row in plan.assignments if row.trial == trial)
+        start = self.results[trial][0].step if row.carries_on and trial in self.results else 0
+        return Result(trial, start + row.steps, float("nan"), float("nan"))
+
+    def keep_best(self, plan: Plan | None) -> None:
+        """Saves the best trial's parameters where the next plan gives its place away."""
+        best = best_of(self.results)
+        if plan is None or (best.trial, best.step) == self.kept:
+            return
+        group = self.groups.holding(best.trial)
+        if group is None or best.trial in {*plan.paused, *(r.trial for r in plan.assignments)}:
+            return
+        self.recorder.keep(self.index, best, group.params_of(best.trial))
+        self.kept = (best.trial, best.step)
+
+    def older(self, trial: int, step: int) -> Any:
+        """A member as it was at a step, from a checkpoint of this run. Raises UsageError."""
+        return self.recorder.older(self.groups, trial, step)
+
+
+def results(plan: Plan, places: Places, raw: np.ndarray, scores: np.ndarray) -> dict[int, Result]:
+    """Results by trial from losses f32[P, E]: means in float64 of the device's numbers."""
+    found = {}
+    for row in plan.assignments:
+        place = places.trials.index(row.trial)
+        found[row.trial] = Result(
+            trial=row.trial,
+            step=places.steps[place],
+            loss=float(np.mean(raw[place], dtype=np.float64)),
+            score=float(np.mean(scores[place], dtype=np.float64)),
+            samples=tuple(scores[place].tolist()),
+        )
+    return found
 
 
 def curves(
-    plan: Plan, starts: Sequence[int], metrics: dict[str, np.ndarray]
-) -> dict[int, dict[str, np.ndarray]]:
+    plan: Plan, places: Places, starts: Sequence[int], metrics: Mapping[str, np.ndarray]
+) -> Curves:
     """Per trial, the steps made in this segment and their METRICS."""
-    return {
-        row.trial: {
-            "step": np.arange(start, start + row.steps),
-            **{name: metrics[name][place, : row.steps] for name in METRICS},
-        }
-        for place, (row, start) in enumerate(zip(plan.assignments, starts, strict=True))
-    }
+    drawn = {}
+    for row, start in zip(plan.assignments, starts, strict=True):
+        place = places.trials.index(row.trial)
+        steps = {"step": np.arange(start, start + row.steps)}
+        drawn[row.trial] = steps | {name: metrics[name][place, : row.steps] for name in METRICS}
+    return drawn

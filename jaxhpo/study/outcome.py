@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from jaxhpo.population.decoding import sample
 from jaxhpo.record.directory import RunDirectory
-from jaxhpo.record.history import history
+from jaxhpo.record.history import History, history
 from jaxhpo.record.trackers.protocol import Summary, TrialResult
-from jaxhpo.search.plan import Plan, Report, Result
+from jaxhpo.search.plan import Result
 from jaxhpo.search.replay import lineage_points
+from jaxhpo.study.incumbent import best_of, finalists
 from jaxhpo.study.loop import Study
+from jaxhpo.study.recorder import BEST
 from jaxhpo.study.replayed import plan_of, report_of
+from jaxhpo.study.saved import as_safetensors, from_safetensors
 from jaxhpo.study.setup import Setup
 
 SAMPLE_TOKENS = 400
@@ -48,13 +50,12 @@ def conclude(study: Study, setup: Setup, run: RunDirectory, begun: float) -> Out
         (plan_of(plan), report_of(report))
         for plan, report in zip(past.plans, past.reports, strict=True)
     ]
-    plan, report = pairs[-1]
-    best = best_of(plan, report)
+    best = best_of(study.results)
     rows = lineage_points(pairs, best.trial)
     document = [{"step": step, "point": dict(point)} for step, point in rows]
     run.write_text("schedule.json", json.dumps(document, indent=1) + "\n")
-    params = member_params(study, best.trial)
-    run.write_bytes("best/model.safetensors", as_safetensors(params))
+    params = best_params(study, past, best)
+    run.write_bytes(BEST, as_safetensors(params))
     write_sample(study, setup, best.trial, params)
     nats = math.log(2) * setup.corpus.bytes_per_token
     found = {
@@ -63,9 +64,10 @@ def conclude(study: Study, setup: Setup, run: RunDirectory, begun: float) -> Out
         "loss": best.loss,
         "bits_per_byte": best.loss / nats,
     }
-    groups = by_group(plan, report)
+    groups = by_group(study.results)
     made = [row.steps for plan, _ in pairs for row in plan.assignments]
     probed = [row.probe for plan, _ in pairs for row in plan.assignments]
+    idle = sum(event.get("idle_steps", 0) for event in past.reports)
     seconds = sum(event["seconds"] for event in past.reports)
     study.recorder.log.append(
         "finish",
@@ -75,7 +77,8 @@ def conclude(study: Study, setup: Setup, run: RunDirectory, begun: float) -> Out
         wall_seconds=time.monotonic() - begun,
         member_steps=sum(made),
         probe_steps=sum(probed),
-        useful=sum(made) / (sum(made) + sum(probed)),
+        idle_steps=idle,
+        useful=sum(made) / (sum(made) + sum(probed) + idle),
         fsync=True,
     )
     study.recorder.tracker.finish(
@@ -92,45 +95,39 @@ def concluded(run: RunDirectory) -> Outcome | None:
     return Outcome(run.path, finish["best"], finish["groups"], finish["seconds"])
 
 
-def best_of(plan: Plan, report: Report) -> Result:
-    """The lowest finite loss among the trials searched, or among all where nothing is searched."""
-    groups = {row.trial: row.group for row in plan.assignments}
-    searched = [r for r in report if groups[r.trial] != "fixed"] or list(report)
-    return min(searched, key=lambda r: (not math.isfinite(r.loss), r.loss, r.trial))
+def by_group(results: Mapping[int, tuple[Result, str]]) -> dict[str, dict[str, float]]:
+    """Best and median held-out loss of each group's trials that came furthest.
 
-
-def by_group(plan: Plan, report: Report) -> dict[str, dict[str, float]]:
-    """Best and median held-out loss of each group; a diverged trial counts as infinite."""
+    A diverged trial counts as infinite.
+    """
     groups: dict[str, list[float]] = {}
-    for row, result in zip(plan.assignments, report, strict=True):
+    for result, group in finalists(results).values():
         loss = result.loss if math.isfinite(result.loss) else math.inf
-        groups.setdefault(row.group or "trial", []).append(loss)
+        groups.setdefault(group or "trial", []).append(loss)
     return {
         name: {"best": min(losses), "median": statistics.median(losses)}
         for name, losses in groups.items()
     }
 
 
-def member_params(study: Study, trial: int) -> Any:
-    """One trial's parameters as host arrays."""
-    if study.population is None:
-        raise LookupError("nothing has been trained yet")
-    place = study.places.trials.index(trial)
-    return jax.tree.map(lambda x: np.asarray(x)[place], study.population.params)
-
-
-def as_safetensors(params: Any) -> bytes:
-    """Parameters as a safetensors file; names are paths, such as `blocks.mlp.up.kernel`."""
-    from safetensors.numpy import save
-
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    name = lambda path: jax.tree_util.keystr(path, simple=True, separator=".")
-    return save({name(path): np.ascontiguousarray(leaf) for path, leaf in leaves})
+def best_params(study: Study, past: History, best: Result) -> Any:
+    """The best trial's parameters as host arrays, from its place or from where they were saved."""
+    group = study.groups.holding(best.trial)
+    if group is not None:
+        return group.params_of(best.trial)
+    event = next(e for e in reversed(past.of("best")) if e["trial"] == best.trial)
+    home = study.groups.of(study.recorder.points[best.trial])
+    if home is None:
+        raise LookupError(f"trial {best.trial} was never trained")
+    like = home.abstract(home.engines[-1].size).params
+    return from_safetensors(study.recorder.run.path / BEST, event["digest"], like)
 
 
 def write_sample(study: Study, setup: Setup, trial: int, params: Any) -> None:
     """A sample of text from one trial, prompted with the start of the held-out part."""
-    tokenizer, model = setup.corpus.tokenizer, setup.config.model
+    tokenizer = setup.corpus.tokenizer
+    statics = study.groups.statics(study.recorder.points[trial])
+    model = setup.opening.config_of(statics).model
     start = jax.tree.leaves(setup.corpus.held_out)[0][0, 0, : max(model.context // 2, 1)]
     tokens = sample(model, params, start, SAMPLE_TOKENS, TEMPERATURE, setup.config.seed)
     study.recorder.log.append(

@@ -1,6 +1,7 @@
 """What a study leaves on disk and tells the trackers, in the order that makes it resumable."""
 
 import dataclasses
+import hashlib
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxhpo.record.checkpoints import CheckpointError, Store
+from jaxhpo.record.directory import RunDirectory
 from jaxhpo.record.log import EventLog, shortest
 from jaxhpo.record.trackers.protocol import (
     Exploit,
@@ -17,11 +19,30 @@ from jaxhpo.record.trackers.protocol import (
     Tracker,
     TrialResult,
 )
-from jaxhpo.search.plan import Plan, Point, Report
-from jaxhpo.study.places import Places
+from jaxhpo.search.plan import Plan, Point, Report, Result
+from jaxhpo.study.groups import Groups
+from jaxhpo.study.saved import as_safetensors, member_at
 
 CURVE_POINTS = 50
 """At most so many points of each curve are logged for one segment."""
+
+BEST = "best/model.safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class Spent:
+    """What a segment cost: tokens trained and probed, and steps of lanes that trained nobody."""
+
+    tokens: int = 0
+    probe_tokens: int = 0
+    idle_steps: int = 0
+
+    def __add__(self, other: "Spent") -> "Spent":
+        return Spent(
+            self.tokens + other.tokens,
+            self.probe_tokens + other.probe_tokens,
+            self.idle_steps + other.idle_steps,
+        )
 
 
 class Recorder:
@@ -29,24 +50,27 @@ class Recorder:
 
     def __init__(
         self,
+        run: RunDirectory,
         log: EventLog,
         store: Store,
         tracker: Tracker,
         total_steps: int,
-        tokens_per_step: int,
+        member_steps: int,
         save_seconds: float,
     ) -> None:
-        self.log, self.store, self.tracker = log, store, tracker
-        self.total_steps, self.tokens_per_step = total_steps, tokens_per_step
+        self.run, self.log, self.store, self.tracker = run, log, store, tracker
+        self.total_steps, self.member_steps = total_steps, member_steps
         self.save_seconds = save_seconds
         self.points: dict[int, Point] = {}
+        self.made = 0
+        """member-steps trained so far, those of an earlier process included"""
         self._exploits: tuple[Exploit, ...] = ()
         self._begun = self._saved = time.monotonic()
-        self._begun_at: int | None = None
+        self._begun_at = 0
 
     def begin(self, info: RunInfo) -> None:
         self.tracker.start(info)
-        self._begun, self._begun_at = time.monotonic(), info.step
+        self._begun, self._begun_at = time.monotonic(), self.made
 
     def compiled(self, program: str, seconds: float) -> None:
         self.log.append("compile", program=program, seconds=seconds)
@@ -60,7 +84,31 @@ class Recorder:
             for row in plan.assignments
             if row.parent is not None and row.parent.trial != row.trial
         )
-        self.points = {row.trial: row.point for row in plan.assignments}
+        self.points |= {row.trial: row.point for row in plan.assignments}
+
+    def remember(self, plan: Plan) -> None:
+        """A plan that an earlier process carried out."""
+        self.points |= {row.trial: row.point for row in plan.assignments}
+        self.made += sum(row.steps for row in plan.assignments)
+
+    def infeasible(self, index: int, trial: int, reason: str) -> None:
+        """A trial that no model can be made for."""
+        self.log.append("infeasible", index=index, trial=trial, reason=reason)
+        self.tracker.note(f"trial {trial} is infeasible: {reason}")
+
+    def keep(self, index: int, best: Result, params: Any) -> None:
+        """The best trial's parameters on disk, before another trial takes its place."""
+        content = as_safetensors(params)
+        self.run.write_bytes(BEST, content)
+        digest = hashlib.sha256(content).hexdigest()
+        self.log.append(
+            "best", index=index, trial=best.trial, step=best.step, digest=digest, fsync=True
+        )
+
+    def older(self, groups: Groups, trial: int, step: int) -> Any:
+        """A member from a checkpoint of this run. Raises UsageError naming the steps there are."""
+        self.store.wait()
+        return member_at(self.store, groups, trial, step)
 
     def reported(
         self,
@@ -69,10 +117,11 @@ class Recorder:
         report: Report,
         curves: Mapping[int, Mapping[str, np.ndarray]],
         seconds: float,
+        spent: Spent,
     ) -> None:
         """The report is on disk when this returns; the trackers have been told."""
         steps = sum(row.steps for row in plan.assignments)
-        tokens = steps * self.tokens_per_step
+        self.made += steps
         thinned = {str(trial): _thinned(curve) for trial, curve in curves.items()}
         self.log.append(
             "report",
@@ -80,8 +129,9 @@ class Recorder:
             results=[dataclasses.asdict(result) for result in report],
             curves=thinned,
             seconds=seconds,
-            tokens=tokens,
-            probe_tokens=sum(row.probe for row in plan.assignments) * self.tokens_per_step,
+            tokens=spent.tokens,
+            probe_tokens=spent.probe_tokens,
+            idle_steps=spent.idle_steps,
             step_seconds=seconds / max(steps, 1),
             fsync=True,
         )
@@ -95,14 +145,16 @@ class Recorder:
                     TrialResult(r.trial, r.step, r.loss, r.score, groups[r.trial]) for r in report
                 ),
                 exploits=self._exploits,
-                points=self.points,
+                points={trial: self.points[trial] for trial in groups},
                 curves={trial: dict(curve) for trial, curve in curves.items()},
-                tokens_per_second=tokens / seconds,
-                seconds_left=self._seconds_left(step),
+                tokens_per_second=spent.tokens / seconds,
+                seconds_left=self._seconds_left(),
+                trials=len(self.points),
+                share=self.made / self.member_steps,
             )
         )
 
-    def save(self, index: int, state: Any, places: Places, last: Any) -> None:
+    def save(self, index: int, state: Any, metadata: Mapping[str, Any], last: Any) -> None:
         """Saves in the background when one is due; on the way out (`last`) waits for the commit.
 
         A save that fails leaves what was committed before; the run goes on and says so, except on
@@ -115,8 +167,7 @@ class Recorder:
             if last:
                 self.store.wait()
             self.log.append("saving", index=index, fsync=True)
-            metadata = {"trials": list(places.trials), "steps": list(places.steps)}
-            self.store.save(index, state, metadata, wait=bool(last))
+            self.store.save(index, state, dict(metadata), wait=bool(last))
             self._saved = time.monotonic()
             if last:
                 self.store.wait()
@@ -145,10 +196,10 @@ class Recorder:
         before = self.points.get(parent, {})
         return {k: (before[k], v) for k, v in point.items() if k in before and before[k] != v}
 
-    def _seconds_left(self, step: int) -> float:
-        made = step - (self._begun_at or 0)
+    def _seconds_left(self) -> float:
+        made = self.made - self._begun_at
         elapsed = time.monotonic() - self._begun
-        return elapsed / made * (self.total_steps - step) if made > 0 else float("nan")
+        return elapsed / made * (self.member_steps - self.made) if made > 0 else float("nan")
 
 
 def _thinned(curve: Mapping[str, np.ndarray]) -> dict[str, list]:

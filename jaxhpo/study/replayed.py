@@ -6,7 +6,6 @@ from typing import Any
 
 from jaxhpo.record.log import LogError
 from jaxhpo.search.plan import Assignment, Parent, Plan, Report, Result, Scheduler
-from jaxhpo.study.places import Places
 
 
 def plan_of(event: Mapping[str, Any]) -> Plan:
@@ -22,22 +21,22 @@ def report_of(event: Mapping[str, Any]) -> Report:
 
 def replay(
     scheduler: Scheduler, plans: Sequence[Mapping[str, Any]], reports: Sequence[Mapping[str, Any]]
-) -> tuple[Plan | None, Places]:
-    """The scheduler's next plan after the logged reports, and who lives where by then.
+) -> tuple[Plan | None, tuple[Plan, ...]]:
+    """The scheduler's next plan after the logged reports, and the plans on the way there.
 
     Every plan on the way must equal the logged one; a difference means that the code or the config
     is another, and raises LogError naming it.
     """
-    plan, places = scheduler.first(), Places()
+    plan, made = scheduler.first(), []
     for index, (logged, report) in enumerate(zip(plans, reports, strict=False)):
         if plan is None or plan_of(logged) != plan:
             raise LogError(
                 f"replaying the log gives another plan {index}: {_first_difference(plan, logged)}; "
                 "the run was made by another version or config"
             )
-        places = places.after(plan)
+        made.append(plan)
         plan = scheduler.next(report_of(report))
-    return plan, places
+    return plan, tuple(made)
 
 
 def _assignment(row: Mapping[str, Any]) -> Assignment:

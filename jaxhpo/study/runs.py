@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxhpo.config import from_dict, refuse_drift, to_dict, to_toml
-from jaxhpo.config.run import KINDS, Run
+from jaxhpo.config.run import KINDS, Run, SearchRun
 from jaxhpo.errors import UsageError
 from jaxhpo.population.cache import use_compilation_cache
 from jaxhpo.population.config import prepare_backend
@@ -19,12 +19,13 @@ from jaxhpo.record.signals import StopSignals
 from jaxhpo.record.trackers.protocol import RunInfo
 from jaxhpo.record.trackers.table import make_tracker
 from jaxhpo.search.plan import Plan
+from jaxhpo.study.groups import compile_all
+from jaxhpo.study.journal import LogJournal
 from jaxhpo.study.loop import Study
 from jaxhpo.study.outcome import Outcome, conclude, concluded
-from jaxhpo.study.places import Places
 from jaxhpo.study.recorder import Recorder
-from jaxhpo.study.replayed import replay
-from jaxhpo.study.setup import Setup, compile_programs, environment, prepare
+from jaxhpo.study.replayed import replay, report_of
+from jaxhpo.study.setup import Setup, environment, prepare
 
 
 def execute(config: Run) -> Outcome:
@@ -57,16 +58,16 @@ def resume(path: Path, config: Run | None = None) -> Outcome:
             refuse_drift(before, _with_vocabulary_of(before, config))
         if (outcome := concluded(run)) is not None:
             return outcome
-        setup = begin(before if config is None else config)
+        setup = begin(before if config is None else config, past)
         check_fingerprints(past, setup.corpus.fingerprints)
         return carry_out(setup, run, past)
 
 
-def begin(config: Run) -> Setup:
+def begin(config: Run, past: History | None = None) -> Setup:
     """Everything that can be refused, before anything is compiled or written."""
     prepare_backend(config.execution, config.members)
     use_compilation_cache(config.execution)
-    return prepare(config)
+    return prepare(config, LogJournal(past))
 
 
 def carry_out(setup: Setup, run: RunDirectory, past: History | None = None) -> Outcome:
@@ -75,6 +76,7 @@ def carry_out(setup: Setup, run: RunDirectory, past: History | None = None) -> O
     tracker = make_tracker(config.tracker)
     with run.lock(), StopSignals() as stop, EventLog(run.log) as log:
         recorder = Recorder(
+            run,
             log,
             Store(
                 run,
@@ -84,33 +86,37 @@ def carry_out(setup: Setup, run: RunDirectory, past: History | None = None) -> O
             ),
             tracker,
             config.steps,
-            setup.tokens_per_step,
+            setup.extent.trained,
             config.checkpoint.every_seconds,
         )
         with recorder.store:
             if past is None:
                 open_record(setup, run, log)
-            study = Study(
-                engine=setup.engine,
-                scheduler=setup.scheduler,
-                lower=setup.lower,
-                batch_at=setup.corpus.train.batch_at,
-                held_out=setup.engine.stage(setup.corpus.held_out, axis=1),
-                segment=setup.extent.steps,
-                probe=setup.extent.probe,
-                recorder=recorder,
-            )
-            plan = setup.scheduler.first()
+            study = Study(setup.scheduler, setup.groups, recorder)
+            if past is None:
+                setup.journal.bind(log)
+            plan = setup.scheduler.first() if past is None else restore(study, past)
+            setup.journal.bind(log)
             tracker.note(f"{run.path}: compiling")
-            compile_programs(setup, plan, recorder.compiled)
-            if past is not None:
-                plan = restore(study, setup, past, plan)
-            step = max(study.places.steps, default=0)
-            recorder.begin(
-                RunInfo(run.name, run.path, config.steps, config.members, to_dict(config), step)
-            )
+            compile_all(setup.groups.expected(plan), recorder.compiled)
+            setup.groups.on_open = lambda group: compile_all([group], recorder.compiled)
+            recorder.begin(run_info(setup, run, study))
             study.run(plan, lambda: stop.requested)
             return conclude(study, setup, run, begun)
+
+
+def run_info(setup: Setup, run: RunDirectory, study: Study) -> RunInfo:
+    """What trackers are told at the start."""
+    config = setup.config
+    return RunInfo(
+        name=run.name,
+        directory=run.path,
+        total_steps=config.steps,
+        members=config.members,
+        config=to_dict(config),
+        step=study.groups.step(),
+        trials=config.search.trials if isinstance(config, SearchRun) else None,
+    )
 
 
 def open_record(setup: Setup, run: RunDirectory, log: EventLog) -> None:
@@ -128,30 +134,36 @@ def open_record(setup: Setup, run: RunDirectory, log: EventLog) -> None:
         members=config.members,
         parameters=parameters(config),
         bytes_per_token=corpus.bytes_per_token,
-        tokens_per_step=setup.tokens_per_step,
+        tokens_per_step=config.data.batch_size * config.model.context,
         fsync=True,
     )
     loss = corpus.bigram_loss()
     log.append("baseline", name="bigram", loss=loss, bits_per_byte=corpus.bits_per_byte(loss))
 
 
-def restore(study: Study, setup: Setup, past: History, first: Plan) -> Plan | None:
+def restore(study: Study, past: History) -> Plan | None:
     """Brings study and scheduler back to the newest trusted checkpoint; the plan to go on with.
 
     The log gets a `rewind` before anything else, so that what came after counts no more.
     """
-    recorder = study.recorder
-    host_rows, _ = Places().rows(first, setup.lower)
-    found = recorder.store.latest(setup.engine.abstract(host_rows))
+    recorder, groups = study.recorder, study.groups
+    found = recorder.store.latest(groups.abstract)
     index = -1 if found is None else found.index
-    plan, places = replay(setup.scheduler, past.plans[: index + 1], past.reports[: index + 1])
+    plan, made = replay(study.scheduler, past.plans[: index + 1], past.reports[: index + 1])
     recorder.log.append("rewind", index=index, fsync=True)
     recorder.store.discard_after(index)
     if found is None:
         return plan
     for skipped in found.skipped:
         recorder.tracker.note(f"skipped {skipped}")
-    study.population, study.places, study.index = found.state, places, index + 1
+    for old, report in zip(made, past.reports, strict=False):
+        groups.follow(old)
+        study.remember(old, report_of(report))
+        recorder.remember(old)
+    groups.load(found.state)
+    kept = [event for event in past.of("best") if event["index"] <= index]
+    study.kept = (kept[-1]["trial"], kept[-1]["step"]) if kept else None
+    study.index = index + 1
     return plan
 
 

@@ -1,11 +1,9 @@
-"""From a config to the parts of a study: corpus, scheduler, engine."""
+"""From a config to the parts of a study: corpus, scheduler, compile groups."""
 
 import dataclasses
-import functools
+import itertools
 import os
 import platform
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,43 +13,48 @@ import jax
 import numpy as np
 
 from jaxhpo.config import is_static, searchable_names
-from jaxhpo.config.run import PbtRun, Run, TrainRun
+from jaxhpo.config.run import PbtRun, Run, SearchRun, TrainRun
 from jaxhpo.data.corpus import open_corpus
 from jaxhpo.errors import UsageError
-from jaxhpo.population import hyperparams, memory
-from jaxhpo.population.engine import Engine
-from jaxhpo.population.mesh import by_batch, make_mesh
-from jaxhpo.population.task import LanguageModel
+from jaxhpo.population.mesh import make_mesh
+from jaxhpo.search.distributions import Choice, Integer
 from jaxhpo.search.fixed import Fixed
+from jaxhpo.search.journal import Journal, Memory
 from jaxhpo.search.pbt import Pbt
-from jaxhpo.search.plan import Extent, Plan, Point, Scheduler
+from jaxhpo.search.plan import Extent, Scheduler
 from jaxhpo.search.replay import Replay
 from jaxhpo.search.space import Space
 from jaxhpo.search.together import Together, beside_fixed
-from jaxhpo.study.places import Places
+from jaxhpo.study.groups import Groups, Statics
+from jaxhpo.study.journal import LogJournal
+from jaxhpo.study.opening import Opening
 
 SEGMENT = 100
 """Steps between two reports of a run that selects nothing."""
 
+MOST_ENUMERATED = 1000
+"""Combinations of static values that are tried out, one by one, before a search starts."""
+
 
 @dataclass(frozen=True)
 class Setup:
-    """The parts of a study. `extent` has the compiled maxima of steps."""
+    """The parts of a study. `extent` has the compiled maxima of steps.
+
+    The groups of foreseen points are open; the others' values are known to be allowed where there
+    are few enough to try.
+    """
 
     config: Run
     corpus: Any
     scheduler: Scheduler
-    engine: Engine
-    lower: Callable[[Sequence[Point]], Any]
+    space: Space
+    groups: Groups
+    opening: Opening
     extent: Extent
-    memory: memory.MemoryPlan
-
-    @property
-    def tokens_per_step(self) -> int:
-        return self.config.data.batch_size * self.config.model.context
+    journal: LogJournal
 
 
-def prepare(config: Run) -> Setup:
+def prepare(config: Run, journal: LogJournal | None = None) -> Setup:
     """Opens the corpus and builds the programs' description; nothing is compiled or written yet.
 
     Raises UsageError for whatever of the config does not fit the data, the devices or itself.
@@ -59,16 +62,20 @@ def prepare(config: Run) -> Setup:
     corpus = open_corpus(config.data, config.model.context, config.seed)
     config = with_vocabulary(config, corpus)
     space = Space.from_mapping(config.space, is_static, searchable_names(config))
-    scheduler = make_scheduler(config, space)
-    extent = scheduler.extent
-    first = scheduler.first().assignments[0].point
-    lower = functools.partial(hyperparams.lower, config, (*space.names, *first))
-    check_corners(space, lower)
-    engine = make_engine(config)
-    rows = engine.size // engine.shards
-    needed = memory.memory_plan(config, rows, engine.chunk, extent.steps, extent.probe)
-    memory.check_fits(needed, config, rows, engine.chunk)
-    return Setup(config, corpus, scheduler, engine, lower, extent, needed)
+    journal = LogJournal() if journal is None else journal
+    scheduler = make_scheduler(config, space, journal)
+    extent, foreseen = scheduler.extent, scheduler.foreseen
+    check_devices(config)
+    mesh = make_mesh(devices(config, extent.held), config.execution.data)
+    searched = tuple(dict.fromkeys([*space.names, *(foreseen[0] if foreseen else ())]))
+    again = lambda: make_scheduler(config, space, Memory())
+    opening = Opening(config, corpus, mesh, searched, space.static, extent, foreseen, again)
+    groups = Groups(opening, space.static)
+    check_corners(space, opening)
+    for point in foreseen or ([] if space.static else [{}]):
+        if groups.of(point) is None:
+            raise UsageError(groups.refused[groups.statics(point)])
+    return Setup(config, corpus, scheduler, space, groups, opening, extent, journal)
 
 
 def with_vocabulary(config: Run, corpus: Any) -> Run:
@@ -77,18 +84,55 @@ def with_vocabulary(config: Run, corpus: Any) -> Run:
     return dataclasses.replace(config, model=model)
 
 
-def check_corners(space: Space, lower: Callable[[Sequence[Point]], Any]) -> None:
-    """Raises UsageError now, not in the middle of a run, where a bound is no allowed value."""
+def check_corners(space: Space, opening: Opening) -> None:
+    """Raises UsageError now, not in the middle of a run, where a bound is no allowed value.
+
+    Static values are tried in every combination that the space allows, if they are not too many.
+    """
     count = len(space.dimensions)
-    lower([space.decode(np.zeros(count)), space.decode(np.ones(count))])
+    corners = [space.decode(np.zeros(count)), space.decode(np.ones(count))]
+    traced = [{n: v for n, v in point.items() if n not in space.static} for point in corners]
+    opening.lower(())(traced)
+    for statics in combinations(space):
+        opening.config_of(statics)
 
 
-def make_scheduler(config: Run, space: Space) -> Scheduler:
+def combinations(space: Space) -> tuple[Statics, ...]:
+    """All combinations of a space's static values; none where they are too many to try."""
+    values = []
+    for dimension in space.dimensions:
+        if dimension.static:
+            form = dimension.distribution
+            if isinstance(form, Choice):
+                values.append([(dimension.name, value) for value in form.values])
+            elif isinstance(form, Integer):
+                numbers = range(form.low, form.high + 1)
+                values.append([(dimension.name, number) for number in numbers])
+            else:
+                return ()
+    total = 1
+    for each in values:
+        total *= len(each)
+    return tuple(itertools.product(*values)) if total <= MOST_ENUMERATED else ()
+
+
+def make_scheduler(config: Run, space: Space, journal: Journal | None = None) -> Scheduler:
     """The scheduler of a command."""
+    if isinstance(config, SearchRun):
+        from jaxhpo.search.table import make
+
+        return make(
+            config.search.scheduler,
+            config.search,
+            space,
+            config.steps,
+            config.seed,
+            pbt=config.pbt,
+            anneal_start=anneal_start(config),
+            journal=journal,
+        )
     if isinstance(config, PbtRun):
-        start, length = config.schedule.decay(config.steps)
-        anneals = config.schedule.kind != "constant" and length > 0
-        anneal = int(start) if anneals and config.schedule.kind == "wsd" else None
+        anneal = anneal_start(config)
         pbt = Pbt(space, config.pbt, config.steps, config.seed, anneal_start=anneal)
         return beside_fixed(pbt) if config.pbt.beside else Together({"pbt": pbt})
     segment = min(SEGMENT, config.steps)
@@ -100,58 +144,29 @@ def make_scheduler(config: Run, space: Space) -> Scheduler:
     return Fixed([{}], config.steps, segment)
 
 
-def make_engine(config: Run) -> Engine:
-    """The engine of a config on the devices at hand, with the defaults of their kind."""
+def anneal_start(config: Run) -> int | None:
+    """Step at which the final decay begins, where the schedule has a stage before it."""
+    start, length = config.schedule.decay(config.steps)
+    return int(start) if length > 0 and config.schedule.kind == "wsd" else None
+
+
+def check_devices(config: Run) -> None:
+    """Raises UsageError where the batch does not split over devices and micro-batches."""
     execution = config.execution
     if config.data.batch_size % (execution.accumulate * execution.data):
         raise UsageError(
             f"data.batch_size={config.data.batch_size} is not a multiple of execution.accumulate="
             f"{execution.accumulate} times execution.data={execution.data}"
         )
-    devices = execution.devices
-    if devices is None:
-        devices = min(len(jax.devices()), config.members * execution.data)
-        devices = max(devices // execution.data, 1) * execution.data
-    mesh = make_mesh(devices, execution.data)
-    task = LanguageModel(config.model, config.optimizer, memory.unrolled(config))
-    rows = -(-config.members // (devices // execution.data))
-    return Engine(
-        task,
-        mesh,
-        config.members,
-        run_seed=config.seed,
-        chunk=memory.default_chunk(config, rows) if execution.chunk is None else execution.chunk,
-        accumulate=execution.accumulate,
-    )
 
 
-def compile_programs(setup: Setup, plan: Plan, report: Callable[[str, float], None]) -> None:
-    """Compiles what a run will call, side by side: XLA releases the interpreter while it works."""
-    engine, config = setup.engine, setup.config
-    host_rows, _ = Places().rows(plan, setup.lower)
-    rows = engine.place(host_rows)
-    population = engine.abstract(host_rows)
-    shape = (config.data.batch_size, config.model.context + 1)
-    stream = lambda steps: {"tokens": _abstract(engine, (1, steps, *shape), 2)}
-    held_out = jax.tree.map(lambda x: _abstract(engine, x.shape, 1), setup.corpus.held_out)
-    seed = engine.run_seed
-    jobs = {
-        "train": (population, rows, seed, stream(setup.extent.steps)),
-        "assemble": (population, rows, seed),
-        "evaluate": (population, rows, held_out),
-    }
-    if setup.extent.probe:
-        jobs["probe"] = (population, rows, seed, stream(setup.extent.probe), held_out)
-    with ThreadPoolExecutor(len(jobs)) as pool:
-        futures = [pool.submit(engine.program, kind, *args) for kind, args in jobs.items()]
-        for future in futures:
-            future.result()
-    for kind, seconds in engine.built:
-        report(kind, seconds)
-
-
-def _abstract(engine: Engine, shape: tuple[int, ...], axis: int) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, np.int32, sharding=by_batch(engine.mesh, axis))
+def devices(config: Run, members: int) -> int:
+    """Devices for so many members: those asked for, else as many as can be used."""
+    execution = config.execution
+    if execution.devices is not None:
+        return execution.devices
+    found = min(len(jax.devices()), members * execution.data)
+    return max(found // execution.data, 1) * execution.data
 
 
 def environment() -> dict[str, Any]:

@@ -13,6 +13,7 @@ from jaxhpo.search.config import PbtConfig
 from jaxhpo.search.fixed import Fixed
 from jaxhpo.search.pbt import Pbt
 from jaxhpo.search.space import Space
+from jaxhpo.study.groups import CompileGroup, Groups
 from jaxhpo.study.loop import Study
 from tests.population.conftest import make_engine
 
@@ -60,16 +61,15 @@ def engine() -> Any:
 def best_of(engine: Any, scheduler: Any) -> float:
     record = Silent()
     nothing = np.zeros((1, 1), np.float32)
-    study = Study(
-        engine=engine,
-        scheduler=scheduler,
+    group = CompileGroup(
+        engines=[engine],
         lower=lambda points: {"h": np.array([[p["h0"], p["h1"]] for p in points], np.float32)},
         batch_at=lambda step, steps: np.zeros((steps, 1), np.float32),
         held_out=nothing,
         segment=INTERVAL,
         probe=0,
-        recorder=record,
     )
+    study = Study(scheduler, Groups.of_one(group), record)
     study.run(scheduler.first(), lambda: None)
     return record.best
 

@@ -22,26 +22,39 @@ class Console:
             self._style = "bar" if self._stream.isatty() else "lines"
         self._progress: Any = None
         self._task: Any = None
+        self._trials: int | None = None
 
     def start(self, info: RunInfo) -> None:
+        self._trials = info.trials
         if self._style == "bar":
-            self._progress = _progress_bar(self._stream)
+            self._progress = _progress_bar(self._stream, "step" if info.trials is None else "%")
             self._task = self._progress.add_task(
-                "training", total=info.total_steps, completed=info.step, status=""
+                "training",
+                total=info.total_steps if info.trials is None else 100,
+                completed=info.step if info.trials is None else 0,
+                status="",
             )
             self._progress.start()
         else:
-            self.note(f"{info.name}: {info.members} members, {info.total_steps} steps each")
+            many = f"{info.members} members, {info.total_steps} steps each"
+            if info.trials is not None:
+                many = f"up to {info.trials} trials, {info.total_steps} steps for those that last"
+            self.note(f"{info.name}: {many}")
 
     def segment(self, snapshot: Snapshot) -> None:
         for exploit in snapshot.exploits:
             self.note(exploit_line(exploit))
         if self._progress is None:
             share = f"step {snapshot.step}/{snapshot.total_steps}"
+            if self._trials is not None:
+                share = f"{snapshot.share:.0%}  {snapshot.trials} trials, {share}"
             self.note("  ".join([share, *status_parts(snapshot)]))
         else:
-            status = "  ".join(status_parts(snapshot))
-            self._progress.update(self._task, completed=snapshot.step, status=status)
+            parts = status_parts(snapshot)
+            done = snapshot.step
+            if self._trials is not None:
+                parts, done = [f"{snapshot.trials} trials", *parts], round(100 * snapshot.share)
+            self._progress.update(self._task, completed=done, status="  ".join(parts))
 
     def note(self, text: str) -> None:
         if self._progress is not None:
@@ -127,12 +140,12 @@ def _thousands(number: float) -> str:
     return f"{number:.0f}"
 
 
-def _progress_bar(stream: TextIO) -> Any:
+def _progress_bar(stream: TextIO, unit: str) -> Any:
     from rich.console import Console as RichConsole
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     return Progress(
-        TextColumn("step"),
+        TextColumn(unit),
         MofNCompleteColumn(),
         BarColumn(bar_width=24),
         TextColumn("{task.fields[status]}"),

@@ -24,6 +24,8 @@ class RunInfo:
     """resolved, nested as in the config file"""
     step: int = 0
     """where a continued run goes on"""
+    trials: int | None = None
+    """trials that a search starts at most; None where all train side by side to the end"""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,10 @@ class Snapshot:
     """trial -> step, loss, lr, grad_norm, ... inside the segment"""
     tokens_per_second: float = math.nan
     seconds_left: float = math.nan
+    trials: int = 0
+    """started so far"""
+    share: float = math.nan
+    """of the run's member-steps that are made"""
 
     @property
     def searched(self) -> tuple[TrialResult, ...]:

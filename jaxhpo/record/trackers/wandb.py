@@ -128,7 +128,7 @@ class Wandb:
         name = self._info.name
         arguments: dict[str, Any] = {
             "project": self._project,
-            "id": run_id(self._info, trial),
+            "id": (trial is None and in_a_sweep()) or run_id(self._info, trial),
             "name": name if trial is None else f"{name}-trial-{trial:03d}",
             "group": None if trial is None else run_id(self._info, None),
             "config": dict(config),
@@ -213,6 +213,11 @@ class Wandb:
                 run.summary["best/trial"] = summary.best.trial
                 run.summary.update(redact(summary.details))
             run.finish(exit_code=0 if summary.status in ("finished", "stopped") else 1)
+
+
+def in_a_sweep() -> str:
+    """The id that a sweep's agent gave to this run; empty without an agent."""
+    return os.environ.get("WANDB_RUN_ID", "") if os.environ.get("WANDB_SWEEP_ID") else ""
 
 
 def run_id(info: RunInfo, trial: int | None) -> str:

@@ -1,0 +1,195 @@
+"""Compile groups made from a config and the static values of a point."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+
+from jaxhpo.config import replace, searchable_names
+from jaxhpo.config.run import PbtRun, Run
+from jaxhpo.data.corpus import open_corpus
+from jaxhpo.errors import UsageError
+from jaxhpo.population import hyperparams, memory
+from jaxhpo.population.engine import Engine
+from jaxhpo.population.task import LanguageModel
+from jaxhpo.search.plan import Extent, Point, Scheduler
+from jaxhpo.study.groups import CompileGroup, Statics, label, layout_of, shape_of, statics_of
+from jaxhpo.study.sizes import Round, rehearse, worth_compiling
+
+_WORDS: dict[Any, Any] = {"true": True, "false": False}
+
+
+@dataclass
+class Opening:
+    """Makes the compile groups of a run, and knows what each will hold and need.
+
+    `searched` are the names of the space: they decide which features are compiled in. `foreseen`
+    are the points of all trials, where they are known: a group has no more places than trials.
+    """
+
+    config: Run
+    corpus: Any
+    mesh: jax.sharding.Mesh
+    searched: Collection[str]
+    static: Sequence[str]
+    extent: Extent
+    foreseen: Sequence[Point] | None
+    rehearsal: Callable[[], Scheduler]
+    configs: dict[Statics, Run] = field(default_factory=dict)
+    needs: dict[Statics, memory.MemoryPlan] = field(default_factory=dict)
+
+    def __call__(self, statics: Statics) -> CompileGroup:
+        """Raises UsageError where model or data refuse the values, or they do not fit."""
+        config = self.config_of(statics)
+        corpus = self.corpus_of(config)
+        engines = self.engines(config, self.held(statics))
+        streams = min(self.extent.starts, self.held(statics))
+        need = self.need(config, engines[0], streams)
+        self.check_fits(config, engines[0], total([*self.needs.values(), need]))
+        self.needs[statics], self.configs[statics] = need, config
+        return CompileGroup(
+            engines=engines,
+            lower=self.lower(statics),
+            batch_at=corpus.train.batch_at,
+            held_out=engines[0].stage(corpus.held_out, axis=1),
+            segment=self.extent.steps,
+            probe=self.extent.probe,
+            streams=streams,
+            tokens_per_step=config.data.batch_size * config.model.context,
+            statics=statics,
+        )
+
+    # what is made
+
+    def config_of(self, statics: Statics) -> Run:
+        """The run's config with a group's static values. Raises UsageError where they can't be."""
+        config = self.config
+        try:
+            for section in dict.fromkeys(name.partition(".")[0] for name, _ in statics):
+                own = [(name, value) for name, value in statics if name.startswith(f"{section}.")]
+                table = {name.partition(".")[2]: _WORDS.get(value, value) for name, value in own}
+                config = replace(config, section, table)
+        except UsageError as error:
+            raise UsageError(f"space: {label(statics)}: {error}") from None
+        known = searchable_names(config)
+        for name in self.searched:
+            if name not in known:
+                raise UsageError(f"space: {name} is no name where {label(statics)}")
+        execution = config.execution
+        if config.data.batch_size % (execution.accumulate * execution.data):
+            raise UsageError(
+                f"space: data.batch_size={config.data.batch_size} is not a multiple of "
+                f"execution.accumulate={execution.accumulate} times execution.data={execution.data}"
+            )
+        return config
+
+    def corpus_of(self, config: Run) -> Any:
+        """The corpus in windows of a group; all groups of one context share the held-out ones."""
+        model, data = config.model, config.data
+        self.corpus.check(model.vocab_size)
+        if model.context != self.config.model.context:
+            base = dataclasses.replace(data, batch_size=self.config.data.batch_size)
+            corpus = open_corpus(base, model.context, config.seed)
+        else:
+            corpus = self.corpus
+        if data.batch_size == corpus.train.batch_size:
+            return corpus
+        train = dataclasses.replace(corpus.train, batch_size=data.batch_size)
+        return dataclasses.replace(corpus, train=train)
+
+    def lower(self, statics: Statics) -> Callable[[Sequence[Point]], Any]:
+        """Points to rows of hyperparameters, as the group's model has them."""
+        config = self.config_of(statics)
+        return functools.partial(hyperparams.lower, config, self.searched)
+
+    def held(self, statics: Statics) -> int:
+        """The most trials of a group that ever have a place."""
+        if self.foreseen is None:
+            return self.extent.held
+        return max(1, min(self.extent.held, self.trials_of(statics)))
+
+    def trials_of(self, statics: Statics) -> int:
+        """How many of the foreseen trials are a group's."""
+        return sum(statics_of(point, self.static) == statics for point in self.foreseen or ())
+
+    def engines(self, config: Run, held: int) -> tuple[Engine, ...]:
+        """Engines of the sizes worth compiling, the largest first."""
+        make = functools.partial(self.engine, config)
+        largest = make(held)
+        wanted = config.execution.sizes
+        if wanted == 1 or (wanted is None and largest.chunk == 1):
+            return (largest,)
+        engines = list(_halved(largest, make))
+        if wanted is not None:
+            return tuple(engines[:wanted])
+        if self.foreseen is None:
+            return (largest,)
+        shapes = [shape_of(engine) for engine in engines]
+        flops = _flops_per_step(config)
+        kept = worth_compiling(self.rounds, shapes, flops, jax.default_backend())
+        return tuple(engine for engine in engines if shape_of(engine) in kept)
+
+    @functools.cached_property
+    def rounds(self) -> tuple[Round, ...]:
+        """What the scheduler would plan for made-up losses."""
+        return rehearse(self.rehearsal())
+
+    def engine(self, config: Run, members: int) -> Engine:
+        """One engine, with the defaults for the kind of device."""
+        execution = config.execution
+        rows = -(-members // self.mesh.shape["member"])
+        chunk = memory.default_chunk(config, rows) if execution.chunk is None else execution.chunk
+        return Engine(
+            LanguageModel(config.model, config.optimizer, memory.unrolled(config)),
+            self.mesh,
+            members,
+            run_seed=config.seed,
+            chunk=chunk,
+            accumulate=execution.accumulate,
+        )
+
+    # what it takes
+
+    def need(self, config: Run, engine: Engine, streams: int) -> memory.MemoryPlan:
+        """Memory of one group's population on a device."""
+        rows = engine.size // engine.shards
+        extent, layout = self.extent, layout_of(streams)
+        return memory.memory_plan(config, rows, engine.chunk, extent.steps, extent.probe, layout)
+
+    def check_fits(self, config: Run, engine: Engine, need: memory.MemoryPlan) -> None:
+        """Raises UsageError where a group does not fit beside those opened so far."""
+        fewer = memory.PBT_MEMBERS if isinstance(config, PbtRun) else "(search.places)"
+        rows = engine.size // engine.shards
+        memory.check_fits(need, config, rows, engine.chunk, fewer)
+
+
+def total(needs: Iterable[memory.MemoryPlan]) -> memory.MemoryPlan:
+    """Memory of several populations of which one trains at a time."""
+    plans = list(needs)
+    return memory.MemoryPlan(
+        state=sum(plan.state for plan in plans),
+        working=max(plan.working for plan in plans),
+        data=sum(plan.data for plan in plans),
+        limit=plans[0].limit,
+    )
+
+
+def _halved(largest: Engine, make: Callable[[int], Engine]) -> Iterable[Engine]:
+    """The engine and its halves, as long as they get smaller."""
+    engine = largest
+    while True:
+        yield engine
+        smaller = make(-(-engine.size // 2))
+        if smaller.size >= engine.size:
+            return
+        engine = smaller
+
+
+def _flops_per_step(config: Run) -> float:
+    from jaxhpo import nn
+
+    tokens = config.data.batch_size * config.model.context
+    return tokens * nn.flops_per_token(config.model, config.model.context)
