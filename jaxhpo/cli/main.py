@@ -19,6 +19,10 @@ COMMANDS = {
         "jaxhpo.cli.train",
         "train one model, on a schedule that a population found or your own",
     ),
+    "fork": (
+        "jaxhpo.cli.fork",
+        "train on from a checkpoint of a run: decays, extensions, averages",
+    ),
     "resume": ("jaxhpo.cli.resume", "carry on a run that was stopped or killed"),
     "plan": ("jaxhpo.cli.plan", "print what a run will compile and how much memory it takes"),
     "report": ("jaxhpo.cli.report", "draw the figures of a run and write its page"),

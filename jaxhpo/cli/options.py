@@ -21,17 +21,19 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound=Run)
 
 
-def parse(kind: type[R], argv: Sequence[str], prog: str) -> R:
+def parse(kind: type[R], argv: Sequence[str], prog: str, base: R | None = None) -> R:
     """The config that a command line describes; values on it override those of `--config FILE`.
 
-    Prints the help and raises SystemExit(0) where it is asked for. Raises UsageError otherwise.
+    `base` (default: `kind()`) gives the rest. Prints the help and raises SystemExit(0) where it is
+    asked for. Raises UsageError otherwise.
     """
+    base = kind() if base is None else base
     if "-h" in argv or "--help" in argv:
-        _tyro(kind, kind(), ["--help"], prog)
+        _tyro(kind, base, ["--help"], prog)
     hints = {"config": str | None, **options(kind)}
     given = group([spelled_out(word, kind.short) for word in argv], hints)
     paths = given.pop("config", None)
-    base = kind() if paths is None else load(kind, paths[0])
+    base = base if paths is None else load(kind, paths[0], base)
     words: list[str] = []
     for name, texts in given.items():
         words += [flag(name), *(_spell(text, hints[name]) for text in texts)]

@@ -10,7 +10,7 @@ import errno
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -55,7 +55,8 @@ class Store:
     ...     store.save(7, state, {"step": 400})       # returns once the state is on the host
     ...     state = train(state)                      # donates the state that is being saved
 
-    Writing needs the run's lock; without it a store can only read. `on_commit(index, bytes,
+    Writing needs the run's lock; without it a store can only read. `root` is another folder of
+    checkpoints to read. `on_commit(index, bytes,
     seconds, digest)` and `note(text)` may be called from the background thread.
     """
 
@@ -64,10 +65,11 @@ class Store:
         run: RunDirectory,
         config: CheckpointConfig | None = None,
         *,
+        root: Path | None = None,
         on_commit: OnCommit = lambda index, size, seconds, digest: None,
         note: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self.root = run.checkpoints
+        self.root = run.checkpoints if root is None else root
         self._shelf = Shelf(self.root)
         self.pinned: set[int] = set()
         """indices that are kept whatever the keep policy says: pin before reading for a fork"""
@@ -79,7 +81,7 @@ class Store:
         self._thread: threading.Thread | None = None
         self._saving: int | None = None
         self._error: CheckpointError | None = None
-        if run.locked:
+        if run.locked and root is None:
             self._shelf.open_for_writing()
 
     def save(
@@ -216,7 +218,7 @@ class Store:
         return arrays_.as_tree(abstract_member, named)
 
     @contextlib.contextmanager
-    def _opened(self, index: int) -> Iterator[Path]:
+    def _opened(self, index: int) -> Generator[Path]:
         """A checkpoint's folder, pinned; damage inside becomes `CheckpointError`."""
         self._join()
         place = self._shelf.place(index)

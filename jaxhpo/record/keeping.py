@@ -19,18 +19,16 @@ def kept(
 ) -> set[int]:
     """The indices to keep of checkpoints with their metadata.
 
-    >>> sorted(kept({1: {"keep": "stable-end"}, 2: {"loss": 0.5}, 3: {"loss": 0.7}, 4: {}}, 1, True))
+    >>> sorted(kept({1: {"keep": "stable-end"}, 2: {"loss": 0.5}, 3: {}, 4: {}}, 1, True))
     [1, 2, 4]
     """
     newest = sorted(checkpoints)[-last:]
     for_good = [index for index, about in checkpoints.items() if about.get(KEEP)]
-    losses = {index: _finite(about.get(LOSS)) for index, about in checkpoints.items()}
-    champion = min(losses, key=lambda index: (losses[index], index), default=None)
-    found = {*newest, *for_good, *pinned}
-    if best and champion is not None and math.isfinite(losses[champion]):
-        found.add(champion)
-    return found
+    losses = {i: about[LOSS] for i, about in checkpoints.items() if finite(about.get(LOSS))}
+    champions = sorted(losses, key=lambda index: (losses[index], index))[:1] if best else ()
+    return {*newest, *for_good, *pinned, *champions}
 
 
-def _finite(loss: Any) -> float:
-    return loss if isinstance(loss, int | float) and math.isfinite(loss) else math.inf
+def finite(loss: Any) -> bool:
+    """Is this a number that a model reached?"""
+    return isinstance(loss, int | float) and math.isfinite(loss)

@@ -36,7 +36,7 @@ def line(history: History, trial: int, index: int) -> list[dict[str, Any]]:
             break
         before = _where(history, parent, at)
         if before is None:
-            found += reversed(inherited(history, parent["trial"]))
+            found += [dict(segment) for segment in reversed(inherited(history, parent["trial"]))]
             break
         at, who = before, parent["trial"]
     return list(reversed(found))

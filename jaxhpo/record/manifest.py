@@ -61,7 +61,7 @@ def verify(directory: Path) -> dict[str, Any]:
 
 
 def read(directory: Path) -> dict[str, Any]:
-    """The manifest alone, itself as it was written; the files are not looked at. Raises `Damaged`."""
+    """The manifest, itself as it was written; no other file is looked at. Raises `Damaged`."""
     path = directory / MANIFEST
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:

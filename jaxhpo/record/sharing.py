@@ -23,6 +23,13 @@ class Shared:
     copied: int
     bytes_copied: int
 
+    def __add__(self, other: "Shared") -> "Shared":
+        return Shared(
+            self.linked + other.linked,
+            self.copied + other.copied,
+            self.bytes_copied + other.bytes_copied,
+        )
+
 
 def share(source: Path, target: Path) -> Shared:
     """Puts the checkpoint at `source` at `target` too, verified, whole or not at all.

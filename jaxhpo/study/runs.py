@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ from jaxhpo.record.trackers.protocol import RunInfo
 from jaxhpo.record.trackers.table import make_tracker
 from jaxhpo.search.plan import Plan
 from jaxhpo.study.groups import compile_all
+from jaxhpo.study.implant import adopt, implant
 from jaxhpo.study.journal import LogJournal
 from jaxhpo.study.loop import Study
+from jaxhpo.study.origin import Origin, describe
 from jaxhpo.study.outcome import Outcome, conclude, concluded
 from jaxhpo.study.recorder import Recorder
 from jaxhpo.study.replayed import replay, report_of
@@ -67,7 +70,8 @@ def begin(config: Run, past: History | None = None) -> Setup:
     """Everything that can be refused, before anything is compiled or written."""
     prepare_backend(config.execution, config.members)
     use_compilation_cache(config.execution)
-    return prepare(config, LogJournal(past))
+    origin = Origin.of_event(past.fork) if past is not None and past.fork else None
+    return prepare(config, LogJournal(past), origin)
 
 
 def carry_out(setup: Setup, run: RunDirectory, past: History | None = None) -> Outcome:
@@ -85,9 +89,11 @@ def carry_out(setup: Setup, run: RunDirectory, past: History | None = None) -> O
                 note=tracker.note,
             ),
             tracker,
-            config.steps,
+            setup.total_steps,
             setup.extent.trained,
             config.checkpoint.every_seconds,
+            setup.always,
+            setup.origin,
         )
         with recorder.store:
             if past is None:
@@ -96,7 +102,11 @@ def carry_out(setup: Setup, run: RunDirectory, past: History | None = None) -> O
             if past is None:
                 setup.journal.bind(log)
             plan = setup.scheduler.first() if past is None else restore(study, past)
+            if setup.origin is not None and study.index == 0:
+                implant(setup.groups, setup.origin, run)
             setup.journal.bind(log)
+            for text in [] if setup.origin is None else describe(setup.origin):
+                tracker.note(text)
             tracker.note(f"{run.path}: compiling")
             compile_all(setup.groups.expected(plan), recorder.compiled)
             setup.groups.on_open = lambda group: compile_all([group], recorder.compiled)
@@ -111,7 +121,7 @@ def run_info(setup: Setup, run: RunDirectory, study: Study) -> RunInfo:
     return RunInfo(
         name=run.name,
         directory=run.path,
-        total_steps=config.steps,
+        total_steps=setup.total_steps,
         members=config.members,
         config=to_dict(config),
         step=study.groups.step(),
@@ -122,6 +132,7 @@ def run_info(setup: Setup, run: RunDirectory, study: Study) -> RunInfo:
 def open_record(setup: Setup, run: RunDirectory, log: EventLog) -> None:
     """The first lines of a log: what runs, on what, and the baseline to beat."""
     config, corpus = setup.config, setup.corpus
+    shared = None if setup.origin is None else adopt(setup.origin, run)
     run.write_text(CONFIG, to_toml(config))
     log.append(
         "start",
@@ -137,6 +148,8 @@ def open_record(setup: Setup, run: RunDirectory, log: EventLog) -> None:
         tokens_per_step=config.data.batch_size * config.model.context,
         fsync=True,
     )
+    if setup.origin is not None:
+        log.append("fork", **setup.origin.to_event(), shared=asdict(shared), fsync=True)
     loss = corpus.bigram_loss()
     log.append("baseline", name="bigram", loss=loss, bits_per_byte=corpus.bits_per_byte(loss))
 
@@ -159,7 +172,7 @@ def restore(study: Study, past: History) -> Plan | None:
     for old, report in zip(made, past.reports, strict=False):
         groups.follow(old)
         study.remember(old, report_of(report))
-        recorder.remember(old)
+        recorder.remember(old, report_of(report))
     groups.load(found.state)
     kept = [event for event in past.of("best") if event["index"] <= index]
     study.kept = (kept[-1]["trial"], kept[-1]["step"]) if kept else None

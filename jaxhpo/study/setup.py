@@ -1,10 +1,12 @@
 """From a config to the parts of a study: corpus, scheduler, compile groups."""
 
 import dataclasses
+import functools
 import itertools
 import os
 import platform
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import jax
 import numpy as np
 
 from jaxhpo.config import is_static, searchable_names
-from jaxhpo.config.run import PbtRun, Run, SearchRun, TrainRun
+from jaxhpo.config.run import ForkRun, PbtRun, Run, SearchRun, TrainRun
 from jaxhpo.data.corpus import open_corpus
 from jaxhpo.errors import UsageError
 from jaxhpo.population.mesh import make_mesh
@@ -23,11 +25,16 @@ from jaxhpo.search.journal import Journal, Memory
 from jaxhpo.search.pbt import Pbt
 from jaxhpo.search.plan import Extent, Scheduler
 from jaxhpo.search.replay import Replay
+from jaxhpo.search.segments import cut
 from jaxhpo.search.space import Space
 from jaxhpo.search.together import Together, beside_fixed
+from jaxhpo.study.forking import check_data, resolve
 from jaxhpo.study.groups import Groups, Statics
+from jaxhpo.study.implant import take_places
 from jaxhpo.study.journal import LogJournal
 from jaxhpo.study.opening import Opening
+from jaxhpo.study.origin import Origin
+from jaxhpo.study.stops import always_kept, check_ends
 
 SEGMENT = 100
 """Steps between two reports of a run that selects nothing."""
@@ -52,30 +59,49 @@ class Setup:
     opening: Opening
     extent: Extent
     journal: LogJournal
+    always: Mapping[int, str] = field(default_factory=dict)
+    """step -> why its checkpoint is kept for good"""
+    origin: Origin | None = None
+
+    @property
+    def total_steps(self) -> int:
+        """The largest step that a member reaches."""
+        return self.config.steps if self.origin is None else self.origin.total_steps
 
 
-def prepare(config: Run, journal: LogJournal | None = None) -> Setup:
+def prepare(config: Run, journal: LogJournal | None = None, origin: Origin | None = None) -> Setup:
     """Opens the corpus and builds the programs' description; nothing is compiled or written yet.
 
-    Raises UsageError for whatever of the config does not fit the data, the devices or itself.
+    `origin` is what a fork's log says; without it its parent is asked. Raises UsageError for
+    whatever of the config does not fit the data, the devices, its parent or itself.
     """
+    if isinstance(config, ForkRun) and origin is None:
+        config, origin = resolve(config)
     corpus = open_corpus(config.data, config.model.context, config.seed)
+    if origin is not None:
+        check_data(origin, corpus.fingerprints)
+        train = dataclasses.replace(corpus.train, shift=origin.data_shift)
+        corpus = dataclasses.replace(corpus, train=train)
     config = with_vocabulary(config, corpus)
+    always = always_kept(config, None if origin else anneal_start(config), origin)
     space = Space.from_mapping(config.space, is_static, searchable_names(config))
     journal = LogJournal() if journal is None else journal
-    scheduler = make_scheduler(config, space, journal)
+    make = functools.partial(make_scheduler, config, space, always=always, origin=origin)
+    scheduler = make(journal)
     extent, foreseen = scheduler.extent, scheduler.foreseen
     check_devices(config)
     mesh = make_mesh(devices(config, extent.held), config.execution.data)
     searched = tuple(dict.fromkeys([*space.names, *(foreseen[0] if foreseen else ())]))
-    again = lambda: make_scheduler(config, space, Memory())
+    again = lambda: make(Memory())
     opening = Opening(config, corpus, mesh, searched, space.static, extent, foreseen, again)
     groups = Groups(opening, space.static)
     check_corners(space, opening)
     for point in foreseen or ([] if space.static else [{}]):
         if groups.of(point) is None:
             raise UsageError(groups.refused[groups.statics(point)])
-    return Setup(config, corpus, scheduler, space, groups, opening, extent, journal)
+    if origin is not None:
+        take_places(groups, origin)
+    return Setup(config, corpus, scheduler, space, groups, opening, extent, journal, always, origin)
 
 
 def with_vocabulary(config: Run, corpus: Any) -> Run:
@@ -116,8 +142,16 @@ def combinations(space: Space) -> tuple[Statics, ...]:
     return tuple(itertools.product(*values)) if total <= MOST_ENUMERATED else ()
 
 
-def make_scheduler(config: Run, space: Space, journal: Journal | None = None) -> Scheduler:
-    """The scheduler of a command."""
+def make_scheduler(
+    config: Run,
+    space: Space,
+    journal: Journal | None = None,
+    always: Iterable[int] = (),
+    origin: Origin | None = None,
+) -> Scheduler:
+    """The scheduler of a command; where it can, it stops at the steps that are `always` kept."""
+    if origin is not None:
+        return origin.scheduler(SEGMENT, always)
     if isinstance(config, SearchRun):
         from jaxhpo.search.table import make
 
@@ -134,6 +168,7 @@ def make_scheduler(config: Run, space: Space, journal: Journal | None = None) ->
     if isinstance(config, PbtRun):
         anneal = anneal_start(config)
         pbt = Pbt(space, config.pbt, config.steps, config.seed, anneal_start=anneal)
+        check_ends(config, pbt.ends)
         return beside_fixed(pbt) if config.pbt.beside else Together({"pbt": pbt})
     segment = min(SEGMENT, config.steps)
     if isinstance(config, TrainRun) and config.schedule_from is not None:
@@ -141,7 +176,7 @@ def make_scheduler(config: Run, space: Space, journal: Journal | None = None) ->
 
         rows = discovered(Path(config.schedule_from))
         return Replay(rows, config.steps, segment, config.seed)
-    return Fixed([{}], config.steps, segment)
+    return Fixed([{}], config.steps, cut([*always, config.steps], segment))
 
 
 def anneal_start(config: Run) -> int | None:
