@@ -1,7 +1,8 @@
 """Tune the hyperparameters of language models: whole searches in one JAX program.
 
 Each command of `jaxhpo` is one typed call: `pbt(config)`, `run_search(config)`, `train(config)`,
-`resume(run)`, `plan(config)`, `write_report(run)`; `search_function(...)` searches with a loss of
+`resume(run)`, `fork(run, ...)`, `average(run, ...)`, `stages(file)`, `lineage(run, ...)`,
+`plan(config)`, `write_report(run)`; `search_function(...)` searches with a loss of
 your own. Nothing heavy is imported before it is used.
 """
 
@@ -10,12 +11,16 @@ from typing import TYPE_CHECKING
 from jaxhpo._lazy import attach
 
 if TYPE_CHECKING:
+    from jaxhpo.cli.average import average
+    from jaxhpo.cli.fork import fork
+    from jaxhpo.cli.lineage import lineage
     from jaxhpo.cli.pbt import pbt
     from jaxhpo.cli.plan import plan
     from jaxhpo.cli.resume import resume
     from jaxhpo.cli.search import run_search
+    from jaxhpo.cli.stages import stages
     from jaxhpo.cli.train import train
-    from jaxhpo.config.run import PbtRun, SearchRun, TrainRun
+    from jaxhpo.config.run import ForkRun, PbtRun, SearchRun, TrainRun
     from jaxhpo.data.config import DataConfig
     from jaxhpo.errors import Diverged, Interrupted, UsageError
     from jaxhpo.nn.config import DropoutConfig, LossConfig, ModelConfig
@@ -33,6 +38,7 @@ __all__ = [
     "Diverged",
     "DropoutConfig",
     "ExecutionConfig",
+    "ForkRun",
     "Interrupted",
     "LossConfig",
     "ModelConfig",
@@ -45,11 +51,15 @@ __all__ = [
     "TrackerConfig",
     "TrainRun",
     "UsageError",
+    "average",
+    "fork",
+    "lineage",
     "pbt",
     "plan",
     "resume",
     "run_search",
     "search_function",
+    "stages",
     "train",
     "write_report",
 ]
@@ -61,12 +71,17 @@ __getattr__, _ = attach(
         "run_search": "cli.search",
         "search_function": "study.function",
         "train": "cli.train",
+        "fork": "cli.fork",
+        "average": "cli.average",
+        "stages": "cli.stages",
+        "lineage": "cli.lineage",
         "resume": "cli.resume",
         "plan": "cli.plan",
         "write_report": "report.page",
         "PbtRun": "config.run",
         "SearchRun": "config.run",
         "TrainRun": "config.run",
+        "ForkRun": "config.run",
         "DataConfig": "data.config",
         "ModelConfig": "nn.config",
         "DropoutConfig": "nn.config",

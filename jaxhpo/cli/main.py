@@ -25,6 +25,9 @@ COMMANDS = {
     ),
     "resume": ("jaxhpo.cli.resume", "carry on a run that was stopped or killed"),
     "plan": ("jaxhpo.cli.plan", "print what a run will compile and how much memory it takes"),
+    "average": ("jaxhpo.cli.average", "evaluate the average of a run's checkpoints"),
+    "stages": ("jaxhpo.cli.stages", "train in stages, each a fork of the last, from one file"),
+    "lineage": ("jaxhpo.cli.lineage", "draw who descends from whom, over several runs"),
     "report": ("jaxhpo.cli.report", "draw the figures of a run and write its page"),
 }
 """Command -> its module, which has `main(argv) -> exit status`, and one line for the usage text."""

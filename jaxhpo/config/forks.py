@@ -77,7 +77,7 @@ def tokens_of(text: str) -> float | None:
 def check_fork(config: "ForkRun") -> None:
     """Raises UsageError for what no run could be forked with."""
     for name in ("at", "average"):
-        _check_places(name, getattr(config, name))
+        check_places(name, getattr(config, name))
     for length in config.decay:
         if not 1 <= length < 2**31:
             raise UsageError(f"decay={length}; allowed: a number of steps, 1 or more")
@@ -115,7 +115,8 @@ def _check_several(config: "ForkRun") -> None:
             )
 
 
-def _check_places(name: str, texts: Sequence[str]) -> None:
+def check_places(name: str, texts: Sequence[str]) -> None:
+    """Raises UsageError for what is no way to name a checkpoint."""
     for text in texts:
         if text not in WORDS and not text.isdecimal() and tokens_of(text) is None:
             near = suggest(text, WORDS)

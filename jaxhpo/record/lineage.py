@@ -49,7 +49,7 @@ def inherited(history: History, trial: int) -> Sequence[Mapping[str, Any]]:
 
 
 def thinned(segments: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The line with at most about POINTS points of its training curves: loss and rate."""
+    """The line with at most about POINTS points of its training curves."""
     total = sum(len(segment["curves"].get("step", ())) for segment in segments)
     stride = -(-total // POINTS) or 1
     rows = []
@@ -57,7 +57,6 @@ def thinned(segments: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         curves = {
             name: values[(len(values) - 1) % stride :: stride]
             for name, values in segment["curves"].items()
-            if name in ("step", "loss", "lr")
         }
         rows.append({**segment, "curves": curves})
     return rows

@@ -34,8 +34,9 @@ def birth(
             "kept": list(origin.kept),
             "reset": list(origin.reset),
             "difference": {
-                **{name: list(pair) for name, pair in origin.difference.items()},
-                **point_difference(source.point, row.point),
+                name: list(pair)
+                for table in (origin.difference, origin.changes[row.trial - len(origin.sources)])
+                for name, pair in table.items()
             },
         }
     return {

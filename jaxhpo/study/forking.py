@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from jaxhpo.config import class_of, difference, is_static, options
+from jaxhpo.config import class_of, difference, flatten, is_static, options
 from jaxhpo.config import replace as replaced
 from jaxhpo.config.forks import PRESETS, kept_and_reset
 from jaxhpo.config.run import ForkRun, Run
@@ -220,6 +220,7 @@ class _Fork:
             fingerprints=dict((self.parent.past.start or {}).get("fingerprints", {})),
             sources=self.sources,
             children=children,
+            changes=tuple(self.changes(child) for child in children),
             rates=tuple(self.rate(child) for child in children),
             data_shift=data_shift,
             schedule_shift=self.schedule_shift,
@@ -260,6 +261,13 @@ class _Fork:
             and class_of(name) == "semantic"
             and (name != "steps" or new != self.steps_before)
         }
+
+    def changes(self, child: Child) -> dict[str, tuple[Any, Any]]:
+        """Hyperparameters whose value is not the one that the child's source trained with."""
+        before = in_use(self.parent.config, self.sources[child.source].point, self.steps_before)
+        after = in_use(self.config, child.point, self.config.steps)
+        names = (name for name in {**before, **after} if name not in self.differences())
+        return {n: (before.get(n), after.get(n)) for n in names if before.get(n) != after.get(n)}
 
     # children
 
@@ -385,11 +393,22 @@ class _Fork:
     def stops(self, children: Sequence[Child]) -> tuple[int, ...]:
         """Steps at which a lone child's segments end, besides those that are kept."""
         (first, *others) = children
-        begin = first.point.get("schedule.decay_start")
-        if others or begin is None:
+        used = in_use(self.config, first.point, self.config.steps)
+        if others or used["schedule.kind"] != "wsd":
             return ()
-        stop = int(float(begin)) + self.schedule_shift
+        stop = int(used["schedule.decay_start"]) + self.schedule_shift
         return (stop,) if first.start < stop < first.start + first.steps else ()
+
+
+def in_use(config: Run, point: Point, steps: int) -> dict[str, Any]:
+    """The traced hyperparameters of a member by dotted name, its schedule's course resolved."""
+    values = {n: v for n, v in flatten(config).items() if n in options(Run) and not is_static(n)}
+    values |= point
+    schedule = {
+        n.removeprefix("schedule."): v for n, v in values.items() if n.startswith("schedule.")
+    }
+    start, length = replace(config.schedule, **schedule).decay(steps)
+    return {**values, "schedule.decay_start": float(start), "schedule.decay_steps": float(length)}
 
 
 def _traced(point: Point) -> dict[str, Any]:

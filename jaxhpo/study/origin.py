@@ -57,6 +57,8 @@ class Origin:
     """of the parent's data"""
     sources: tuple[Source, ...]
     children: tuple[Child, ...]
+    changes: tuple[Mapping[str, tuple[Any, Any]], ...]
+    """of each child, the hyperparameters that are not its source's"""
     rates: tuple[float, ...]
     """learning rate of each child's first step"""
     data_shift: int
@@ -105,7 +107,8 @@ class Origin:
                 **values,
                 "kept": tuple(event["kept"]),
                 "reset": tuple(event["reset"]),
-                "difference": {name: tuple(pair) for name, pair in event["difference"].items()},
+                "difference": _pairs(event["difference"]),
+                "changes": tuple(map(_pairs, event["changes"])),
                 "sources": tuple(
                     Source(
                         **{
@@ -120,6 +123,10 @@ class Origin:
                 "stops": tuple(event["stops"]),
             }
         )
+
+
+def _pairs(table: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    return {name: tuple(pair) for name, pair in table.items()}
 
 
 def describe(origin: Origin) -> list[str]:
