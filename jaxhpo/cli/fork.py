@@ -77,6 +77,8 @@ def show(run: Path) -> None:
     from jaxhpo.study.origin import Origin, describe
 
     past = history(RunDirectory.open(run).log)
+    if past.fork is None:
+        raise UsageError(f"{run} was not forked from another run")
     print("\n".join([*describe(Origin.of_event(past.fork)), "", *children(past), "", costs(past)]))
     print(f"\nrun     {run}\nreport  {run / 'report' / 'index.html'}")
 

@@ -1,12 +1,15 @@
 """`jaxhpo lineage RUN...`: draw who descends from whom, over several run directories."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxhpo.cli.positional import existing
 from jaxhpo.errors import UsageError
+
+if TYPE_CHECKING:
+    from jaxhpo.report.family import Family, Relative
 
 USAGE = "usage: jaxhpo lineage RUN... [--out FILE.png]"
 MOST_SHOWN = 200
@@ -74,7 +77,7 @@ def _arguments(argv: Sequence[str]) -> tuple[list[Path], str | None]:
     return [existing(word) for word in words], out
 
 
-def _family(runs: Sequence[Path | str]) -> Any:
+def _family(runs: Sequence[Path | str]) -> "Family":
     from jaxhpo.record.directory import RunDirectory
     from jaxhpo.record.history import history
     from jaxhpo.report.family import family
@@ -87,7 +90,7 @@ def _family(runs: Sequence[Path | str]) -> Any:
     return found
 
 
-def trees(relatives: Mapping[Any, Any]) -> list[Any]:
+def trees(relatives: "Family") -> list[Any]:
     """The roots as rich trees with all that descends from them."""
     from rich.text import Text
     from rich.tree import Tree
@@ -117,7 +120,7 @@ def trees(relatives: Mapping[Any, Any]) -> list[Any]:
     return roots
 
 
-def _label(each: Any) -> str:
+def _label(each: "Relative") -> str:
     from jaxhpo.report.canvas import loss_text
 
     steps = f"step {each.end}" if not each.begin else f"steps {each.begin} to {each.end}"

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from jaxhpo.config.fields import NONE, describe, members, optional, options, several, suggest
 from jaxhpo.config.loading import load
-from jaxhpo.config.run import Run
 from jaxhpo.errors import UsageError
 
 if TYPE_CHECKING:
     from tyro.constructors import ConstructorRegistry
 
-R = TypeVar("R", bound=Run)
+R = TypeVar("R")
 
 
 def parse(kind: type[R], argv: Sequence[str], prog: str, base: R | None = None) -> R:
@@ -31,7 +30,7 @@ def parse(kind: type[R], argv: Sequence[str], prog: str, base: R | None = None) 
     if "-h" in argv or "--help" in argv:
         _tyro(kind, base, ["--help"], prog)
     hints = {"config": str | None, **options(kind)}
-    given = group([spelled_out(word, kind.short) for word in argv], hints)
+    given = group([spelled_out(word, getattr(kind, "short", {})) for word in argv], hints)
     paths = given.pop("config", None)
     base = base if paths is None else load(kind, paths[0], base)
     words: list[str] = []

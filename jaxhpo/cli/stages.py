@@ -17,8 +17,7 @@ HELP = """
   FILE      options of train on top, then a table for each stage:
 
               [schedule]                 # holds from the first stage on
-              kind = "wsd"
-              decay_start = 1e9
+              kind = "constant"
 
               [[stages]]
               name = "pretrain"
@@ -48,7 +47,7 @@ def stages(
 ) -> "tuple[Outcome, ...]":
     """Trains the stages of a TOML file one after another; `again="auto"` carries them on in `out`.
 
-    Raises UsageError before anything runs where the file is not understood, and what `train` raises.
+    Raises UsageError before anything runs where the file is not understood, else what `train` does.
     """
     prepare_backend(ExecutionConfig(), 1)
     from jaxhpo.study.stages import run_stages

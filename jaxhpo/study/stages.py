@@ -109,7 +109,7 @@ def _check(file: Path, stages: Stages) -> None:
     """Every stage's options once, on top of those before it."""
     config: Any = ForkRun()
     try:
-        from_dict(TrainRun, {**stages.base, **stages.stages[0].options})
+        from_dict(TrainRun, stages.stages[0].options, from_dict(TrainRun, stages.base))
         config = from_dict(ForkRun, stages.base, config)
         for stage in stages.stages:
             config = from_dict(ForkRun, stage.options, replace(config, steps=stage.steps))
@@ -134,8 +134,8 @@ def _run(stages: Stages, stage: Stage, path: Path, before: Path | None) -> Outco
     if (path / LOG).exists():
         return resume(path)
     if before is None:
-        config = from_dict(TrainRun, {**stages.base, **stage.options, "steps": stage.steps})
-        return execute(replace(config, out=str(path)))
+        plain = replace(from_dict(TrainRun, stages.base), steps=stage.steps)
+        return execute(replace(from_dict(TrainRun, stage.options, plain), out=str(path)))
     return execute(replace(fork_of(stage, before), out=str(path)))
 
 
