@@ -132,7 +132,7 @@ def _label(each: "Relative") -> str:
     changed = list(each.difference.items())
     words += [f"{name.rpartition('.')[2]} {_change(pair)}" for name, pair in changed[:MOST_CHANGES]]
     if len(changed) > MOST_CHANGES:
-        words.append(f"{len(changed) - MOST_CHANGES} more changes")
+        words.append(f"{len(changed) - MOST_CHANGES} more")
     return ", ".join(words)
 
 

@@ -407,6 +407,8 @@ def in_use(config: Run, point: Point, steps: int) -> dict[str, Any]:
     schedule = {
         n.removeprefix("schedule."): v for n, v in values.items() if n.startswith("schedule.")
     }
+    if schedule["kind"] != "wsd":
+        return values
     start, length = replace(config.schedule, **schedule).decay(steps)
     return {**values, "schedule.decay_start": float(start), "schedule.decay_steps": float(length)}
 

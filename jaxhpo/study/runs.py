@@ -17,7 +17,7 @@ from jaxhpo.record.directory import CONFIG, RunDirectory
 from jaxhpo.record.history import History, history
 from jaxhpo.record.log import EventLog
 from jaxhpo.record.signals import StopSignals
-from jaxhpo.record.trackers.protocol import RunInfo
+from jaxhpo.record.trackers.protocol import ForkedFrom, RunInfo
 from jaxhpo.record.trackers.table import make_tracker
 from jaxhpo.search.plan import Plan
 from jaxhpo.study.groups import compile_all
@@ -125,7 +125,24 @@ def run_info(setup: Setup, run: RunDirectory, study: Study) -> RunInfo:
         members=config.members,
         config=to_dict(config),
         step=study.groups.step(),
+        parent=None if setup.origin is None else forked_from(setup.origin, study.index == 0),
         trials=config.search.trials if isinstance(config, SearchRun) else None,
+    )
+
+
+def forked_from(origin: Origin, fresh: bool) -> ForkedFrom:
+    """What trackers are told of a fork's parent."""
+    sources = origin.sources
+    return ForkedFrom(
+        name=origin.name,
+        directory=Path(origin.run),
+        id=origin.id,
+        preset=origin.preset,
+        trials={
+            len(sources) + i: (sources[child.source].trial, sources[child.source].step)
+            for i, child in enumerate(origin.children)
+        },
+        fresh=fresh,
     )
 
 
