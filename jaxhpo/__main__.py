@@ -1,4 +1,4 @@
-"""`python -m jaxhpo`."""
+"""`python -m jaxhpo` is the command `jaxhpo`."""
 
 import sys
 

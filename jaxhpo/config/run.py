@@ -104,7 +104,7 @@ class PbtRun(Run):
 class SearchRun(Run):
     """Search hyperparameters: any scheduler, over traced and static dimensions alike.
 
-    --scheduler NAME and --trials N are short for --search.scheduler and --search.trials.
+    --scheduler and --trials are short for the options search.scheduler and search.trials.
     """
 
     command: ClassVar[str] = "search"
@@ -127,9 +127,7 @@ class SearchRun(Run):
     @property
     def members(self) -> int:
         """Trials that may train at once."""
-        if self.search.scheduler in ("pbt", "pb2"):
-            return self.pbt.members
-        return self.search.places or self.search.trials
+        return trained_at_once(self.search, self.pbt)
 
 
 @dataclass(frozen=True)
@@ -185,6 +183,45 @@ class ForkRun(Run):
         """Children trained at once: one for each point, length and shape."""
         count = lambda values: max(1, len(values))
         return count(self.at) * count(self.decay) * count(self.shape)
+
+
+@dataclass(frozen=True)
+class FunctionRun:
+    """A search over the hyperparameters of a user's own function; called from Python only."""
+
+    command: ClassVar[str] = "function"
+
+    steps: int = STEPS
+    """optimizer steps of each trial that lasts"""
+    seed: int = 0
+    """of everything random; equal seeds and settings give equal runs"""
+    out: str | None = None
+    """run directory (default: a new one, such as runs/function-0001)"""
+    resume: Literal["never", "auto"] = "never"
+    """an existing run directory is refused (never) or carried on (auto)"""
+    search: SearchConfig = field(default_factory=SearchConfig)
+    pbt: PbtConfig = field(default_factory=lambda: PbtConfig(beside=False))
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    space: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """dimensions searched, as the function names them"""
+
+    def __post_init__(self) -> None:
+        _check_range("steps", self.steps, 1, 2**31 - 1)
+        _check_range("seed", self.seed, 0, 2**32 - 1)
+
+    @property
+    def members(self) -> int:
+        """Trials that may train at once."""
+        return trained_at_once(self.search, self.pbt)
+
+
+def trained_at_once(search: SearchConfig, pbt: PbtConfig) -> int:
+    """Trials of a search that may train at once."""
+    if search.scheduler in ("pbt", "pb2"):
+        return pbt.members
+    return search.places or search.trials
 
 
 KINDS: dict[str, type[Run]] = {

@@ -16,7 +16,7 @@ from jaxhpo.errors import UsageError
 from jaxhpo.nn.attention import Attention, rotation_of
 from jaxhpo.nn.config import ModelConfig
 from jaxhpo.nn.hyperparams import Dropout
-from jaxhpo.nn.layers import Mlp, dropout, norm
+from jaxhpo.nn.layers import Mlp, dropout, norm, product
 
 Array = jax.Array
 Params = dict[str, Any]
@@ -158,19 +158,17 @@ class _Transformer(nnx.Module):
         return jax.lax.scan(turn, x, rows, unroll=unroll)[0]
 
     def _logits(self, x: Array) -> Array:
-        if self.readout is None:
-            kernel, to = self.embed.embedding[...], "btd,vd->btv"
-        else:
-            kernel, to = self.readout[...], "btd,dv->btv"
-        logits = jnp.einsum(to, x, kernel.astype(x.dtype), preferred_element_type=jnp.float32)
+        kernel = self.embed.embedding[...].T if self.readout is None else self.readout[...]
+        logits = product(x, kernel.astype(x.dtype), jnp.float32)
         cap = self.config.logit_softcap
         return logits if cap is None else cap * jnp.tanh(logits / cap)
 
 
 def _is_kept(primitive: Any, *_: Any, **__: Any) -> bool:
-    """Whether a result is kept for the backward pass: matrix products, fused attention (its
-    primitives are named after it) and random draws, which cost more than what they are used in."""
-    return primitive.name.startswith(("dot_", "random_bits"))
+    """Whether a result is kept for the backward pass: matrix products (those of projections by
+    their name), fused attention (its primitives are named after it) and random draws, which cost
+    more than what they are used in."""
+    return primitive.name == "name" or primitive.name.startswith(("dot_", "random_bits"))
 
 
 def _per_layer(rates: Dropout, layers: int) -> Dropout:

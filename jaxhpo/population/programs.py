@@ -49,7 +49,8 @@ def evaluate(task: Task, chunk: int, population: Member, rows: Rows, held_out: A
     def one(member: Member, row: Rows):
         return _evaluate_if(row.steps > 0, task, member.params, row.hyperparams, held_out)
 
-    return over_rows(lambda member, row: (None, one(member, row)), chunk, population, rows)[1]
+    idle = lambda rows: rows.steps == 0
+    return over_rows(lambda member, row: (None, one(member, row)), chunk, population, rows, idle)[1]
 
 
 def probe(
@@ -84,7 +85,8 @@ def probe(
         after = _evaluate_if(row.probe > 0, task, copy.params, row.hyperparams, held_out)
         return raw, jnp.where(row.probe > 0, after, raw)
 
-    return over_rows(lambda member, row: (None, one(member, row)), chunk, population, rows)[1]
+    idle = lambda rows: (rows.steps == 0) & (rows.probe == 0)
+    return over_rows(lambda member, row: (None, one(member, row)), chunk, population, rows, idle)[1]
 
 
 def assemble(task: Task, shards: int, population: Member, rows: Rows, run_seed: Any) -> Member:
@@ -116,15 +118,21 @@ def assemble(task: Task, shards: int, population: Member, rows: Rows, run_seed: 
 
 
 def over_rows(
-    one: Callable[[Member, Rows], tuple[Member | None, Any]], chunk: int, state: Member, rows: Rows
+    one: Callable[[Member, Rows], tuple[Member | None, Any]],
+    chunk: int,
+    state: Member,
+    rows: Rows,
+    idle: Callable[[Rows], jax.Array] | None = None,
 ) -> tuple[Member, Any]:
     """`one(member, row) -> (member or None, outputs)` for all rows, `chunk` of them at a time.
 
-    A member that comes back replaces the old one in place; outputs are stacked on [P].
+    A member that comes back replaces the old one in place; outputs are stacked on [P]. A chunk of
+    several rows that are all `idle` is not computed: its outputs are NaN.
     """
     count = rows.seeds.shape[0]
+    several = jax.vmap(one) if idle is None else _unless_all(idle, jax.vmap(one))
     if chunk >= count:
-        new, outputs = jax.vmap(one)(state, rows)
+        new, outputs = several(state, rows)
         return (state if new is None else new), outputs
 
     def apply(state: Member, index: jax.Array):
@@ -132,7 +140,7 @@ def over_rows(
             lambda x: jax.lax.dynamic_slice_in_dim(x, index * chunk, chunk), (state, rows)
         )
         if chunk > 1:
-            return jax.vmap(one)(*part)
+            return several(*part)
         alone = one(*jax.tree.map(lambda x: x[0], part))
         return jax.tree.map(lambda x: x[None], alone)
 
@@ -151,6 +159,17 @@ def over_rows(
     shapes = jax.eval_shape(lambda s: apply(s, jnp.int32(0))[1], state)
     outputs = jax.tree.map(lambda s: jnp.zeros((count, *s.shape[1:]), s.dtype), shapes)
     return jax.lax.fori_loop(0, count // chunk, body, (state, outputs))
+
+
+def _unless_all(idle: Callable[[Rows], jax.Array], several: Callable) -> Callable:
+    """`several(state, rows)`, or NaN without the work where all rows are idle."""
+
+    def apply(state: Member, rows: Rows):
+        shapes = jax.eval_shape(several, state, rows)
+        nothing = lambda: jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), shapes)
+        return jax.lax.cond(idle(rows).all(), nothing, lambda: several(state, rows))
+
+    return apply
 
 
 def _own(batches: Any, row: Rows) -> Any:

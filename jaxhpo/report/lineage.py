@@ -12,6 +12,9 @@ from typing import Any, Protocol
 
 TRUNK, CHILDREN = "trunk", "children"
 """Groups of a forked run: what it inherited, and what it trained, whatever sets these apart."""
+SEARCHES = frozenset({"search", "function"})
+POPULATIONS = frozenset({"pbt", "pb2"})
+"""Schedulers whose trials tune themselves while they train."""
 
 
 class History(Protocol):
@@ -119,7 +122,7 @@ def trace(history: History) -> Lineage:
             )
         for segment in segments[first:]:
             newest.setdefault(segment.trial, []).append(segment.position)
-    finals = _finals(segments)
+    finals = _last_of_all(segments) if is_search(history) else _finals(segments)
     return Lineage(tuple(segments), finals, _ranks(segments, finals))
 
 
@@ -291,6 +294,20 @@ def _finals(segments: list[Segment]) -> tuple[int, ...]:
         last[segment.group] = max(segment.plan, last.get(segment.group, 0))
     ended = [segment for segment in segments if segment.plan == last[segment.group]]
     return tuple(row.position for row in sorted(ended, key=lambda row: score_order(row.score)))
+
+
+def is_search(history: History) -> bool:
+    """Whether trials come and go, rather than tune themselves while they train."""
+    start = history.start or {}
+    name = ((start.get("config") or {}).get("search") or {}).get("scheduler", "")
+    return start.get("command") in SEARCHES and name not in POPULATIONS
+
+
+def _last_of_all(segments: list[Segment]) -> tuple[int, ...]:
+    """Every trial's last report: those that came furthest first, by score."""
+    last = {segment.trial: segment for segment in segments}
+    order = lambda row: (not math.isfinite(row.loss), -row.end, score_order(row.score))
+    return tuple(row.position for row in sorted(last.values(), key=order))
 
 
 def _ranks(segments: list[Segment], finals: tuple[int, ...]) -> tuple[int | None, ...]:

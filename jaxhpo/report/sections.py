@@ -10,6 +10,7 @@ from jaxhpo.report.markup import Markup, table, tag
 from jaxhpo.report.summary import CONTROL, POPULATION
 
 SHOWN_CHECKPOINTS = 8
+SHOWN_MEMBERS = 64
 STATUS = {
     "finished": "Finished",
     "stopped": "Stopped before its end; it can be resumed",
@@ -98,7 +99,7 @@ def members(summary: Mapping[str, Any], names: Sequence[str]) -> Markup:
     head = ["rank", "trial", *(["group"] if grouped else []), "parent", "step", "loss", "bits/byte"]
     head += ["score", *names] if scored else names
     body = []
-    for row in rows:
+    for row in rows[:SHOWN_MEMBERS]:
         leads = summary["best"] is not None and row["trial"] == summary["best"]["trial"]
         mark = (lambda text: tag("strong", text, class_="winner")) if leads else (lambda text: text)
         cells = [mark(row["rank"]), mark(row["trial"])]
@@ -108,7 +109,11 @@ def members(summary: Mapping[str, Any], names: Sequence[str]) -> Markup:
         cells += [loss_text(row["score"])] if scored else []
         body.append([*cells, *(short(row["point"].get(name, "–")) for name in names)])
     text = [i for i, name in enumerate(head) if name != "group"]
-    return table([_breakable(name) for name in head], body, numeric=text)
+    listed = table([_breakable(name) for name in head], body, numeric=text)
+    if len(rows) <= SHOWN_MEMBERS:
+        return listed
+    note = f"The first {SHOWN_MEMBERS} of {len(rows)}; the event log has all."
+    return tag("div", tag("p", note, class_="note"), listed)
 
 
 def samples(history: History) -> list[Markup]:

@@ -148,7 +148,7 @@ class SearchConfig:
     study: str = "jaxhpo"
     """name of the study in that database"""
     heartbeat: int = 60
-    """seconds between signs of life to the database; after two without, a trial is given out again"""
+    """seconds between signs of life to the database; a trial without two is given out again"""
 
     def __post_init__(self) -> None:
         for name in ("trials", "places", "segment", "min_steps", "brackets", "passes"):

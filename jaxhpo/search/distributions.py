@@ -6,23 +6,17 @@ the way PBT perturbs it, by a factor above one (up) or below one (down), and cli
 
 import math
 import numbers
-import re
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 
 from jaxhpo.errors import UsageError
 from jaxhpo.search.plan import Value
+from jaxhpo.search.values import print_value, read_value
 
-FORMS = "uniform(low, high), log(low, high), int(low, high), choice(a, b, ...)"
 LARGEST_INT = 2**31 - 1  # values are lowered to i32
-
-_CALL = re.compile(r"\s*([a-z]+)\s*\((.*)\)\s*")
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_WHOLE = re.compile(r"[+-]?\d{1,18}")
-_WORD = re.compile(r"[A-Za-z_][\w.:/+-]*")
-_NON_FINITE = {"nan", "inf", "infinity"}
 
 
 class Distribution(Protocol):
@@ -159,6 +153,97 @@ class Integer(_Sampled):
 
 
 @dataclass(frozen=True)
+class LogInteger(Integer):
+    """A positive whole number whose logarithm is uniform from low to high (both included)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.low < 1:
+            raise UsageError(f"low={self.low!r} must be above zero on a log scale")
+
+    def __str__(self) -> str:
+        return f"logint({self.low}, {self.high})"
+
+    def decode(self, unit: float) -> int:
+        low, high = self._logs
+        return self.clip(math.exp(low + (high - low) * min(max(unit, 0.0), 1.0)))
+
+    def encode(self, value: Value) -> float:
+        low, high = self._logs
+        return (math.log(float(value)) - low) / (high - low)
+
+    @property
+    def _logs(self) -> tuple[float, float]:
+        # half a number more on both sides: the bounds get bins as whole as the others
+        return math.log(self.low - 0.5), math.log(self.high + 0.5)
+
+
+CUT = 4.0
+"""Deviations at which a normal distribution is cut off."""
+
+
+@dataclass(frozen=True)
+class Normal(_Sampled):
+    """A normally distributed float, cut at four deviations, and at low and high where given."""
+
+    mean: float
+    deviation: float
+    low: float | None = None
+    high: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "deviation", "low", "high"):
+            value = getattr(self, name)
+            if not _is_number(value) and not (value is None and name in ("low", "high")):
+                raise UsageError(f"{name}={value!r} is not a finite number")
+        if self.deviation <= 0:
+            raise UsageError(f"deviation={self.deviation!r} must be above zero")
+        low, high = self._bounds
+        if not (low < high and math.isfinite(low) and math.isfinite(high)):
+            raise UsageError(f"nothing lies between low={low!r} and high={high!r}")
+        if not self._share(low) < self._share(high):
+            raise UsageError(f"low={low!r} and high={high!r} are too close to tell apart")
+
+    def __str__(self) -> str:
+        parts = [self.mean, self.deviation]
+        if self.low is not None or self.high is not None:
+            parts += self._bounds
+        return f"normal({', '.join(repr(float(part)) for part in parts)})"
+
+    def decode(self, unit: float) -> float:
+        low, high = (self._share(bound) for bound in self._bounds)
+        share = low + (high - low) * min(max(unit, 0.0), 1.0)
+        return self.clip(self.mean + self.deviation * NormalDist().inv_cdf(share))
+
+    def encode(self, value: Value) -> float:
+        low, high = (self._share(bound) for bound in self._bounds)
+        return (self._share(float(value)) - low) / (high - low)
+
+    def contains(self, value: Value) -> bool:
+        low, high = self._bounds
+        return _is_number(value) and low <= value <= high
+
+    def clip(self, value: Value) -> float:
+        low, high = self._bounds
+        return float(min(max(float(value), low), high))
+
+    def scaled(self, value: Value, factor: float) -> float:
+        """Moved by as much as the factor would move the middle of the unit interval."""
+        return self.decode(self.encode(value) + (factor - 1) / 2)
+
+    @property
+    def _bounds(self) -> tuple[float, float]:
+        low, high = self.mean - CUT * self.deviation, self.mean + CUT * self.deviation
+        return (
+            float(low if self.low is None else max(low, self.low)),
+            float(high if self.high is None else min(high, self.high)),
+        )
+
+    def _share(self, value: float) -> float:
+        return NormalDist().cdf((value - self.mean) / self.deviation)
+
+
+@dataclass(frozen=True)
 class Choice(_Sampled):
     """One of the values, all equally likely; neighbours in the list are neighbours to a search."""
 
@@ -168,13 +253,13 @@ class Choice(_Sampled):
         if not self.values:
             raise UsageError("a choice needs at least one value")
         for value in self.values:
-            if isinstance(value, bool) or _read_value(_print_value(value)) != value:
+            if isinstance(value, bool) or read_value(print_value(value)) != value:
                 raise UsageError(f"{value!r} is neither a finite number nor a plain word")
         if len(set(self.values)) < len(self.values):
             raise UsageError("a value is given twice")
 
     def __str__(self) -> str:
-        return f"choice({', '.join(map(_print_value, self.values))})"
+        return f"choice({', '.join(map(print_value, self.values))})"
 
     def decode(self, unit: float) -> Value:
         return self.values[_bin(unit, len(self.values))]
@@ -193,59 +278,6 @@ class Choice(_Sampled):
         """The next value in the list, or the one before."""
         index = self.values.index(value) + (1 if factor > 1 else -1)
         return self.values[min(max(index, 0), len(self.values) - 1)]
-
-
-def parse(name: str, text: str) -> Distribution:
-    """The distribution that `text` describes. Raises UsageError naming dimension, text and forms.
-
-    >>> parse("schedule.peak_lr", "log(1e-4, 1e-1)")
-    Log(low=0.0001, high=0.1)
-    """
-    try:
-        return _parse(text)
-    except UsageError as reason:
-        raise UsageError(f"space {name} = {text!r}: {reason}; allowed: {FORMS}") from None
-
-
-def _parse(text: str) -> Distribution:
-    call = _CALL.fullmatch(text)
-    if call is None or call[1] not in ("uniform", "log", "int", "choice"):
-        raise UsageError("not a distribution")
-    items = [item.strip() for item in call[2].split(",")] if call[2].strip() else []
-    if call[1] == "choice":
-        return Choice(tuple(_read_value(item) for item in items))
-    if len(items) != 2:
-        raise UsageError(f"{call[1]} takes two bounds, got {len(items)}")
-    if call[1] == "int":
-        return Integer(*(_read_whole(item) for item in items))
-    low, high = (_read_number(item) for item in items)
-    return Uniform(low, high) if call[1] == "uniform" else Log(low, high)
-
-
-def _read_number(text: str) -> float:
-    if not _NUMBER.fullmatch(text) or not math.isfinite(float(text)):
-        raise UsageError(f"{text!r} is not a finite number")
-    return float(text)
-
-
-def _read_whole(text: str) -> int:
-    if not _WHOLE.fullmatch(text):
-        raise UsageError(f"{text!r} is not a whole number up to {LARGEST_INT}")
-    return int(text)
-
-
-def _read_value(text: str) -> Value:
-    if _WHOLE.fullmatch(text):
-        return int(text)
-    if _NUMBER.fullmatch(text):
-        return _read_number(text)
-    if not _WORD.fullmatch(text) or text.lower() in _NON_FINITE:
-        raise UsageError(f"{text!r} is neither a finite number nor a plain word")
-    return text
-
-
-def _print_value(value: Value) -> str:
-    return value if isinstance(value, str) else repr(value)
 
 
 def _check_bounds(bounds: Uniform | Log | Integer) -> None:

@@ -116,10 +116,12 @@ class Pbt:
         rngs = [np.random.default_rng([self.seed, self._round + 1, i]) for i in range(len(rows))]
         donors = EXPLOITS[self.config.exploit](standings, self.config, rngs)
         selected, previous = [], {}
+        running = [row.point for row, donor in zip(rows, donors, strict=True) if donor is None]
         for row, result, donor, rng in zip(rows, results, donors, rngs, strict=True):
             if donor is not None:
                 source = row if self.config.inherit == "weights" else rows[donor]
-                point = explore(source.point, self.space, self.config, rng)
+                point = self._explored(source, results[donor], running, rng)
+                running.append(point)
                 row = Assignment(self._lives, point, Parent(rows[donor].trial), 0, self._lives)
                 result = results[donor]
                 self._lives += 1
@@ -127,6 +129,16 @@ class Pbt:
             previous[row.trial] = (result.step, result.loss)
         self._previous = previous
         return selected
+
+    def _explored(
+        self,
+        source: Assignment,
+        donor: Result,
+        running: Sequence[Point],
+        rng: np.random.Generator,
+    ) -> Point:
+        """The point of a copy: `running` are those of all who carry on or have been copied."""
+        return explore(source.point, self.space, self.config, rng)
 
     def _standing(self, result: Result) -> Standing:
         score, samples = result.score, result.samples

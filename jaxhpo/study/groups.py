@@ -239,8 +239,8 @@ class CompileGroup:
 class Groups:
     """The compile groups of a run by the static values of its points, opened when needed.
 
-    `open_group(statics)` raises UsageError where a model refuses the values; such a trial is
-    infeasible, and `refused` says why.
+    `open_group(statics)` raises UsageError where a model refuses the values; a trial with such
+    values, or with traced ones that its group refuses, is infeasible, and `reason` says why.
     """
 
     def __init__(
@@ -249,7 +249,8 @@ class Groups:
         self.static, self._open = tuple(static), open_group
         self.on_open: Callable[[CompileGroup], None] = lambda group: None
         self.opened: dict[Statics, CompileGroup] = {}
-        self.refused: dict[Statics, str] = {}
+        self._refused: dict[Any, str] = {}
+        self._allowed: set[Any] = set()
 
     @classmethod
     def of_one(cls, group: CompileGroup) -> "Groups":
@@ -264,16 +265,32 @@ class Groups:
     def of(self, point: Point) -> CompileGroup | None:
         """The group of a point, opened if it is not; None where its values are refused."""
         statics = self.statics(point)
-        if statics not in self.opened and statics not in self.refused:
+        if statics not in self.opened and statics not in self._refused:
             try:
                 group = self._open(statics)
             except UsageError as error:
-                self.refused[statics] = str(error)
+                self._refused[statics] = str(error)
                 return None
             group.example = point
             self.opened[statics] = group
             self.on_open(group)
-        return self.opened.get(statics)
+        return self.opened.get(statics) if self._takes(statics, point) else None
+
+    def _takes(self, statics: Statics, point: Point) -> bool:
+        """Whether a group allows a point's traced values; each point is looked at once."""
+        values = tuple(point.items())
+        if statics in self.opened and values not in self._allowed and values not in self._refused:
+            try:
+                self.opened[statics].lower([point])
+                self._allowed.add(values)
+            except UsageError as error:
+                self._refused[values] = str(error)
+        return values in self._allowed
+
+    def reason(self, point: Point) -> str | None:
+        """Why a point is infeasible; None where it is not."""
+        self.of(point)
+        return self._refused.get(self.statics(point)) or self._refused.get(tuple(point.items()))
 
     def parts(self, plan: Plan) -> list[tuple[CompileGroup, Plan]]:
         """Every group with its part of a plan, in the order in which groups were opened."""
@@ -306,8 +323,8 @@ class Groups:
                     )
 
     def infeasible(self, plan: Plan) -> dict[int, str]:
-        """Trials of a plan whose static values are refused, with the reasons."""
-        reasons = {row.trial: self.refused.get(self.statics(row.point)) for row in plan.assignments}
+        """Trials of a plan whose values are refused, with the reasons."""
+        reasons = {row.trial: self.reason(row.point) for row in plan.assignments}
         return {trial: reason for trial, reason in reasons.items() if reason is not None}
 
     def follow(self, plan: Plan) -> None:

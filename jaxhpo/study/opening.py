@@ -32,7 +32,7 @@ class Opening:
 
     config: Run
     corpus: Any
-    mesh: jax.sharding.Mesh
+    mesh: Any
     searched: Collection[str]
     static: Sequence[str]
     extent: Extent

@@ -59,14 +59,10 @@ def conclude(study: Study, setup: Setup, run: RunDirectory, begun: float) -> Out
     run.write_text("schedule.json", json.dumps(document, indent=1) + "\n")
     params = best_params(study, past, best)
     run.write_bytes(BEST, as_safetensors(params))
-    write_sample(study, setup, best.trial, params)
-    nats = math.log(2) * setup.corpus.bytes_per_token
-    found = {
-        "trial": best.trial,
-        "step": best.step,
-        "loss": best.loss,
-        "bits_per_byte": best.loss / nats,
-    }
+    found = {"trial": best.trial, "step": best.step, "loss": best.loss}
+    if setup.corpus is not None:
+        write_sample(study, setup, best.trial, params)
+        found["bits_per_byte"] = setup.corpus.bits_per_byte(best.loss)
     groups = by_group(study.results, everyone)
     made = [row.steps for plan, _ in pairs for row in plan.assignments]
     probed = [row.probe for plan, _ in pairs for row in plan.assignments]

@@ -172,7 +172,7 @@ class Recorder:
                 exploits=self._exploits,
                 points={trial: self.points[trial] for trial in groups},
                 curves={trial: dict(curve) for trial, curve in curves.items()},
-                tokens_per_second=spent.tokens / seconds,
+                tokens_per_second=spent.tokens / seconds if spent.tokens else float("nan"),
                 seconds_left=self._seconds_left(),
                 trials=len(self.points),
                 share=self.made / self.member_steps,

@@ -1,14 +1,15 @@
 """A run from its config to its end, and a run that goes on."""
 
+import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from jaxhpo.config import from_dict, refuse_drift, to_dict, to_toml
-from jaxhpo.config.run import KINDS, Run, SearchRun
+from jaxhpo.config.run import KINDS, FunctionRun, Run, SearchRun
 from jaxhpo.errors import UsageError
 from jaxhpo.population.cache import use_compilation_cache
 from jaxhpo.population.config import prepare_backend
@@ -41,6 +42,8 @@ def execute(config: Run) -> Outcome:
         return resume(Path(config.out), config)
     setup = begin(config)
     run = RunDirectory.create(config.out, prefix=config.command)
+    if setup.origin is not None:
+        adopted(setup.origin, run)
     return carry_out(setup, run)
 
 
@@ -56,14 +59,28 @@ def resume(path: Path, config: Run | None = None) -> Outcome:
         past = history(run.path)
         if past.start is None:
             raise UsageError(f"{path} has an empty log; remove it and start again")
+        if past.start["command"] not in KINDS:
+            raise UsageError(
+                f"{path} was made by search_function; call it again with out={str(path)!r} and "
+                "resume='auto'"
+            )
         before = from_dict(KINDS[past.start["command"]], past.start["config"])
         if config is not None:
             refuse_drift(before, _with_vocabulary_of(before, config))
         if (outcome := concluded(run)) is not None:
             return outcome
         setup = begin(before if config is None else config, past)
-        check_fingerprints(past, setup.corpus.fingerprints)
+        check_fingerprints(past, setup.fingerprints)
         return carry_out(setup, run, past)
+
+
+def adopted(origin: Origin, run: RunDirectory) -> None:
+    """Links a fork's checkpoints into its new directory, or leaves none behind."""
+    try:
+        adopt(origin, run)
+    except BaseException:
+        shutil.rmtree(run.path, ignore_errors=True)
+        raise
 
 
 def begin(config: Run, past: History | None = None) -> Setup:
@@ -78,7 +95,9 @@ def carry_out(setup: Setup, run: RunDirectory, past: History | None = None) -> O
     """Compiles, restores where there is something to restore, and runs to the end."""
     begun, config = time.monotonic(), setup.config
     tracker = make_tracker(config.tracker)
-    with run.lock(), StopSignals() as stop, EventLog(run.log) as log:
+    leave = getattr(setup.scheduler, "close", lambda: None)
+    with run.lock(), StopSignals() as stop, EventLog(run.log) as log, ExitStack() as left:
+        left.callback(leave)
         recorder = Recorder(
             run,
             log,
@@ -117,7 +136,10 @@ def carry_out(setup: Setup, run: RunDirectory, past: History | None = None) -> O
 
 def run_info(setup: Setup, run: RunDirectory, study: Study) -> RunInfo:
     """What trackers are told at the start."""
-    config = setup.config
+    config, trials = setup.config, None
+    if isinstance(config, SearchRun | FunctionRun):
+        foreseen = setup.scheduler.foreseen
+        trials = config.search.trials if foreseen is None else len(foreseen)
     return RunInfo(
         name=run.name,
         directory=run.path,
@@ -126,7 +148,7 @@ def run_info(setup: Setup, run: RunDirectory, study: Study) -> RunInfo:
         config=to_dict(config),
         step=study.groups.step(),
         parent=None if setup.origin is None else forked_from(setup.origin, study.index == 0),
-        trials=config.search.trials if isinstance(config, SearchRun) else None,
+        trials=trials,
     )
 
 
@@ -149,26 +171,29 @@ def forked_from(origin: Origin, fresh: bool) -> ForkedFrom:
 def open_record(setup: Setup, run: RunDirectory, log: EventLog) -> None:
     """The first lines of a log: what runs, on what, and the baseline to beat."""
     config, corpus = setup.config, setup.corpus
-    shared = None if setup.origin is None else adopt(setup.origin, run)
     run.write_text(CONFIG, to_toml(config))
+    text = {}
+    if isinstance(config, Run):
+        tokens = config.data.batch_size * config.model.context
+        text = {"bytes_per_token": corpus.bytes_per_token, "tokens_per_step": tokens}
     log.append(
         "start",
         version=version("jaxhpo"),
         command=config.command,
         config=to_dict(config),
         space=dict(config.space),
-        fingerprints=dict(corpus.fingerprints),
+        fingerprints=dict(setup.fingerprints),
         environment=environment(),
         members=config.members,
-        parameters=parameters(config),
-        bytes_per_token=corpus.bytes_per_token,
-        tokens_per_step=config.data.batch_size * config.model.context,
+        parameters=setup.parameters,
+        **text,
         fsync=True,
     )
     if setup.origin is not None:
-        log.append("fork", **setup.origin.to_event(), shared=asdict(shared), fsync=True)
-    loss = corpus.bigram_loss()
-    log.append("baseline", name="bigram", loss=loss, bits_per_byte=corpus.bits_per_byte(loss))
+        log.append("fork", **setup.origin.to_event(), fsync=True)
+    if corpus is not None:
+        loss = corpus.bigram_loss()
+        log.append("baseline", name="bigram", loss=loss, bits_per_byte=corpus.bits_per_byte(loss))
 
 
 def restore(study: Study, past: History) -> Plan | None:
@@ -206,12 +231,6 @@ def check_fingerprints(past: History, now: Mapping[str, Any]) -> None:
             f"{past.path.parent}: {', '.join(changed)} changed since the run began; "
             "resume it where the data is the same, or start a new run"
         )
-
-
-def parameters(config: Run) -> int:
-    from jaxhpo.nn import count_parameters
-
-    return count_parameters(config.model)
 
 
 def _with_vocabulary_of(before: Run, config: Run) -> Run:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
+from jaxhpo import nn
 from jaxhpo.config import is_static, searchable_names
-from jaxhpo.config.run import ForkRun, PbtRun, Run, SearchRun, TrainRun
+from jaxhpo.config.run import ForkRun, FunctionRun, PbtRun, Run, SearchRun, TrainRun
 from jaxhpo.data.corpus import open_corpus
 from jaxhpo.errors import UsageError
 from jaxhpo.population.mesh import make_mesh
@@ -25,6 +25,7 @@ from jaxhpo.search.journal import Journal, Memory
 from jaxhpo.search.pbt import Pbt
 from jaxhpo.search.plan import Extent, Scheduler
 from jaxhpo.search.replay import Replay
+from jaxhpo.search.rules import parse_rule
 from jaxhpo.search.segments import cut
 from jaxhpo.search.space import Space
 from jaxhpo.search.together import Together, beside_fixed
@@ -51,14 +52,20 @@ class Setup:
     are few enough to try.
     """
 
-    config: Run
+    config: Run | FunctionRun
     corpus: Any
+    """None where a function of the user's is searched"""
     scheduler: Scheduler
     space: Space
     groups: Groups
-    opening: Opening
+    opening: Any
+    """an Opening, or None where a function is searched"""
     extent: Extent
     journal: LogJournal
+    parameters: int
+    """of a member (with static dimensions: of the config's own model)"""
+    fingerprints: Mapping[str, str]
+    """of the data: what a resumed run must find again"""
     always: Mapping[int, str] = field(default_factory=dict)
     """step -> why its checkpoint is kept for good"""
     origin: Origin | None = None
@@ -85,6 +92,7 @@ def prepare(config: Run, journal: LogJournal | None = None, origin: Origin | Non
     config = with_vocabulary(config, corpus)
     always = always_kept(config, None if origin else anneal_start(config), origin)
     space = Space.from_mapping(config.space, is_static, searchable_names(config))
+    rules = map(parse_rule, config.search.constraints if isinstance(config, SearchRun) else ())
     journal = LogJournal() if journal is None else journal
     make = functools.partial(make_scheduler, config, space, always=always, origin=origin)
     scheduler = make(journal)
@@ -95,13 +103,27 @@ def prepare(config: Run, journal: LogJournal | None = None, origin: Origin | Non
     again = lambda: make(Memory())
     opening = Opening(config, corpus, mesh, searched, space.static, extent, foreseen, again)
     groups = Groups(opening, space.static)
+    space = dataclasses.replace(space, constraints=(*space.constraints, *rules))
     check_corners(space, opening)
     for point in foreseen or ([] if space.static else [{}]):
-        if groups.of(point) is None:
-            raise UsageError(groups.refused[groups.statics(point)])
+        if (reason := groups.reason(point)) is not None:
+            raise UsageError(reason)
     if origin is not None:
         take_places(groups, origin)
-    return Setup(config, corpus, scheduler, space, groups, opening, extent, journal, always, origin)
+    return Setup(
+        config=config,
+        corpus=corpus,
+        scheduler=scheduler,
+        space=space,
+        groups=groups,
+        opening=opening,
+        extent=extent,
+        journal=journal,
+        parameters=nn.count_parameters(config.model),
+        fingerprints=corpus.fingerprints,
+        always=always,
+        origin=origin,
+    )
 
 
 def with_vocabulary(config: Run, corpus: Any) -> Run:
@@ -115,31 +137,37 @@ def check_corners(space: Space, opening: Opening) -> None:
 
     Static values are tried in every combination that the space allows, if they are not too many.
     """
-    count = len(space.dimensions)
-    corners = [space.decode(np.zeros(count)), space.decode(np.ones(count))]
-    traced = [{n: v for n, v in point.items() if n not in space.static} for point in corners]
-    opening.lower(())(traced)
+    for point in space.corners():
+        opening.lower(())([{n: v for n, v in point.items() if n not in space.static}])
     for statics in combinations(space):
         opening.config_of(statics)
 
 
 def combinations(space: Space) -> tuple[Statics, ...]:
     """All combinations of a space's static values; none where they are too many to try."""
-    values = []
+    values, total = [], 1
     for dimension in space.dimensions:
-        if dimension.static:
-            form = dimension.distribution
-            if isinstance(form, Choice):
-                values.append([(dimension.name, value) for value in form.values])
-            elif isinstance(form, Integer):
-                numbers = range(form.low, form.high + 1)
-                values.append([(dimension.name, number) for number in numbers])
-            else:
-                return ()
-    total = 1
-    for each in values:
-        total *= len(each)
-    return tuple(itertools.product(*values)) if total <= MOST_ENUMERATED else ()
+        if not dimension.static:
+            continue
+        form = dimension.distribution
+        if isinstance(form, Choice):
+            values.append([(dimension.name, value) for value in form.values])
+        elif isinstance(form, Integer):
+            values.append([(dimension.name, value) for value in range(form.low, form.high + 1)])
+        else:
+            return ()
+        total *= len(values[-1])
+        if total > MOST_ENUMERATED:
+            return ()
+    found = (_existing(dict(pairs), space) for pairs in itertools.product(*values))
+    return tuple(dict.fromkeys(tuple(point.items()) for point in found if space.allows(point)))
+
+
+def _existing(point: dict[str, Any], space: Space) -> dict[str, Any]:
+    """The values whose dimensions exist, as far as the others tell."""
+    rules = {each.name: each.when for each in space.dimensions if each.when is not None}
+    gone = {n for n, rule in rules.items() if rule.known(point) and not rule.holds(point)}
+    return {name: value for name, value in point.items() if name not in gone}
 
 
 def make_scheduler(
@@ -195,7 +223,7 @@ def check_devices(config: Run) -> None:
         )
 
 
-def devices(config: Run, members: int) -> int:
+def devices(config: Run | FunctionRun, members: int) -> int:
     """Devices for so many members: those asked for, else as many as can be used."""
     execution = config.execution
     if execution.devices is not None:

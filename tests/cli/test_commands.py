@@ -12,7 +12,7 @@ import jaxhpo
 from jaxhpo.cli import launch, resume
 from jaxhpo.cli.main import main
 from jaxhpo.cli.report import table
-from jaxhpo.config import PbtRun, TrainRun
+from jaxhpo.config import PbtRun, SearchRun, TrainRun
 from jaxhpo.config.run import Run
 
 
@@ -47,12 +47,15 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Remembers:
     return stand_in
 
 
-@pytest.mark.parametrize(("name", "kind"), [("pbt", PbtRun), ("train", TrainRun)])
+@pytest.mark.parametrize(
+    ("name", "call", "kind"),
+    [("pbt", "pbt", PbtRun), ("search", "run_search", SearchRun), ("train", "train", TrainRun)],
+)
 def test_a_command_and_its_call_from_python_ask_for_the_same(
-    name: str, kind: type[Run], study: Remembers, capsys: pytest.CaptureFixture[str]
+    name: str, call: str, kind: type[Run], study: Remembers, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([name, "--steps", "70"]) == 0
-    getattr(jaxhpo, name)(kind(steps=70))
+    getattr(jaxhpo, call)(kind(steps=70))
     assert study.asked == [kind(steps=70), kind(steps=70)]
     assert str(study.directory) in capsys.readouterr().out
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from jaxhpo.cli.options import dimensions, flag, group, parse
-from jaxhpo.config import KINDS, PbtRun, TrainRun, flatten, options, replace, to_toml
+from jaxhpo.config import KINDS, PbtRun, SearchRun, TrainRun, flatten, options, replace, to_toml
 from jaxhpo.config.run import Run
 from jaxhpo.errors import UsageError
 from tests.config.generated import other
@@ -161,3 +161,14 @@ def test_a_dimension_needs_a_distribution() -> None:
 
 def test_train_takes_a_schedule_from_a_run() -> None:
     assert parse(TrainRun, ["--schedule-from", "runs/a"], "").schedule_from == "runs/a"
+
+
+def test_a_search_is_named_in_short_and_at_length() -> None:
+    short = parse(SearchRun, ["--scheduler", "tpe", "--trials=32"], "jaxhpo search")
+    long = parse(SearchRun, ["--search.scheduler=tpe", "--search.trials", "32"], "jaxhpo search")
+    assert short == long
+    assert (short.search.scheduler, short.search.trials) == ("tpe", 32)
+    with pytest.raises(UsageError, match=r"--search\.trials is given twice"):
+        parse(SearchRun, ["--trials", "3", "--search.trials", "4"], "jaxhpo search")
+    with pytest.raises(UsageError, match="unknown option --trials"):
+        parse(PbtRun, ["--trials", "3"], "jaxhpo pbt")

@@ -1,37 +1,29 @@
 """Laws of every scheduler in the table, driven by a toy engine on the host."""
 
-import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jaxhpo.search import (
     SCHEDULERS,
+    Assignment,
     Fixed,
     Parent,
     Pbt,
     PbtConfig,
-    Plan,
     Replay,
-    Report,
     Result,
     Scheduler,
+    SearchConfig,
     Space,
     Together,
     beside_fixed,
+    make,
 )
-
-TEXTS = {
-    "lr": "log(1e-4, 1e-1)",
-    "dropout": "uniform(0, 0.3)",
-    "warmup": "int(1, 40)",
-    "kind": "choice(cosine, wsd, 3)",
-}
-SPACE = Space.from_mapping(TEXTS, lambda name: False, list(TEXTS))
-STEPS = 230
+from tests.contracts.toy import SPACE, STEPS, ToyEngine, drive
 
 
 def points(count: int) -> list:
@@ -48,14 +40,26 @@ def replay(members: int, seed: int) -> Replay:
     return Replay(rows, STEPS, 30, seed)
 
 
-# name -> a scheduler of `members` rows (replay: that many changes of its one row)
-MAKERS: dict[str, Callable[[int, int], Scheduler]] = {
+def search(name: str, **options) -> Callable[[int, int], Scheduler]:
+    """A search of so many trials; in the name, what follows the first word only tells them apart"""
+
+    def made(trials: int, seed: int) -> Scheduler:
+        config = SearchConfig(trials=trials, keep=max(1, trials // 3), levels=2, **options)
+        pbt_config = PbtConfig(members=trials, interval=30)
+        return make(name, config, SPACE, STEPS, seed, pbt=pbt_config, anneal_start=200)
+
+    return made
+
+
+# name -> a scheduler of so many members (replay: that many changes of its one row)
+POPULATIONS: dict[str, Callable[[int, int], Scheduler]] = {
     "fixed": lambda members, seed: Fixed(points(members), STEPS, 40),
     "pbt": pbt,
     "pbt tournament": lambda n, seed: pbt(n, seed, exploit="tournament", explore="normal"),
     "pbt ttest": lambda n, seed: pbt(n, seed, exploit="ttest", explore="resample"),
     "pbt improvement": lambda n, seed: pbt(n, seed, fitness="improvement", burn_in=70),
     "pbt weights": lambda n, seed: pbt(n, seed, inherit="weights", explore="none", quantile=0.5),
+    "pb2": search("pb2"),
     "replay": replay,
     "together": lambda members, seed: beside_fixed(pbt(members, seed, burn_in=7)),
     "together twice": lambda n, seed: Together(
@@ -65,65 +69,44 @@ MAKERS: dict[str, Callable[[int, int], Scheduler]] = {
         {"a": pbt(members, seed), "b": Fixed(points(2), STEPS, 100), "c": replay(3, seed)}
     ),
 }
+# name -> a search of so many trials (a grid has its own number, Hyperband makes it from this one)
+SEARCHES: dict[str, Callable[[int, int], Scheduler]] = {
+    "grid": search("grid"),
+    "grid in three places": search("grid", places=3),
+    "grid hyperband": search("grid", stopper="hyperband", min_steps=20),
+    "random": search("random", segment=40),
+    "sobol": search("sobol", places=5),
+    "halving": search("halving"),
+    "halving in two places": search("halving", places=2, rank="loss"),
+    "halving sobol": search("halving", proposer="sobol", min_steps=7, eta=2),
+    "asha": search("asha"),
+    "asha in four places": search("asha", places=4, min_steps=11),
+    "asha stopping": search("asha", asynchrony="stop", places=4),
+    "asha grid": search("asha", proposer="grid", places=6),
+    "hyperband": search("hyperband"),
+    "hyperband passes": search("hyperband", places=3, passes=2, brackets=2, min_steps=20, eta=2),
+    "median": search("median"),
+    "median in four places": search("median", places=4, proposer="sobol", min_steps=50),
+    "two-stage": search("two-stage"),
+    "two-stage random": search("two-stage", proposer="random", places=4),
+    "bohb": search("bohb"),
+    "bohb asha": search("bohb", stopper="asha", places=3),
+    "bayes": search("bayes", proposer="nsgaii"),
+    "tpe": search("tpe", segment=300),
+    "tpe asha": search("tpe", stopper="asha"),
+    "wsd-forks": search("wsd-forks"),
+    "wsd-forks in two places": search("wsd-forks", places=2, forks=7, decay_share=0.3),
+}
+MAKERS = POPULATIONS | SEARCHES
 makers = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
-
-
-class ToyEngine:
-    """Keeps each trial's step and checks every plan; trials 5, 12, ... diverge. Never all do."""
-
-    def __init__(self, noise: int = 0) -> None:
-        self.steps: dict[int, int] = {}
-        self.rows: tuple[int, ...] = ()
-        self.noise = noise
-
-    def run(self, plan: Plan) -> Report:
-        rows = plan.assignments
-        trials = [row.trial for row in rows]
-        assert rows and len(set(trials)) == len(trials), "a trial has one place"
-        before, report = dict(self.steps), []
-        for row in rows:
-            if row.parent is None or row.parent.trial != row.trial:
-                assert row.trial not in before, "a new life has a new id"
-            if row.parent is not None:
-                assert row.parent.trial in self.rows, "the parent's state is still there"
-            start = before[row.parent.trial] if row.parent is not None else 0
-            assert row.steps >= 1 and row.probe >= 0
-            self.steps[row.trial] = start + row.steps
-            assert self.steps[row.trial] <= STEPS, "within the budget"
-            SPACE.check(row.point)
-            report.append(self.result(row))
-        self.rows = tuple(trials)
-        return tuple(report)
-
-    def result(self, row) -> Result:
-        step = self.steps[row.trial]
-        if row.trial % 7 == 5:
-            return Result(row.trial, step, math.nan, math.nan, (math.nan,) * 4)
-        best = -3 + (self.noise % 3) / 2
-        loss = abs(math.log10(row.point["lr"]) - best) + row.point["dropout"] + 10 / step
-        wobble = ((row.seed * 7919 + step + self.noise) % 13) / 100
-        samples = tuple(loss + wobble * i for i in range(4))
-        return Result(row.trial, step, sum(samples) / 4, sum(samples) / 4, samples)
-
-
-def drive(scheduler: Scheduler, log: Sequence[tuple[Plan, Report]] = (), noise: int = 0) -> list:
-    """The whole history; a log is replayed first, as a resumed run does."""
-    engine, history, plan = ToyEngine(noise), [], scheduler.first()
-    for round_ in itertools.count():
-        assert round_ < 200, "it ends"
-        report = engine.run(plan)
-        if round_ < len(log):
-            assert (plan, report) == log[round_], "the log and the replay differ"
-        history.append((plan, report))
-        plan = scheduler.next(report)
-        if plan is None:
-            return history
+populations = pytest.mark.parametrize("make", POPULATIONS.values(), ids=POPULATIONS)
+searches = pytest.mark.parametrize("make", SEARCHES.values(), ids=SEARCHES)
 
 
 def test_every_scheduler_of_the_table_is_driven():
     assert {name.split()[0] for name in MAKERS} == set(SCHEDULERS)
-    for name, make in MAKERS.items():
-        assert type(make(3, 0)) is SCHEDULERS[name.split()[0]]
+    for name, maker in MAKERS.items():
+        assert type(maker(3, 0)) is SCHEDULERS[name.split()[0]]
 
 
 @makers
@@ -132,7 +115,7 @@ def test_plans_are_valid_and_inside_the_space(make, members):
     drive(make(members, 0))
 
 
-@makers
+@populations
 def test_the_budget_is_spent_exactly(make):
     history = drive(make(8, 1))
     rows = len(history[0][0].assignments)
@@ -215,12 +198,48 @@ def test_a_report_on_other_trials_is_refused(make):
         scheduler.next((*report[:-1], Result(99, 30, 1.0, 1.0)))
 
 
-@makers
+@populations
 def test_a_newborn_has_no_parent_and_the_rest_carry_on_or_are_born_again(make):
     history = drive(make(8, 0))
     assert all(row.parent is None for row in history[0][0].assignments)
     for plan, _ in history[1:]:
         assert all(isinstance(row.parent, Parent) for row in plan.assignments)
+
+
+@searches
+@pytest.mark.parametrize("members", [1, 4, 9])
+def test_a_search_ends_with_a_full_trial(make, members):
+    history = drive(make(members, 3))
+    assert any(r.step == STEPS and math.isfinite(r.loss) for _, report in history for r in report)
+
+
+@searches
+def test_a_diverged_trial_of_a_search_never_has_another_row(make):
+    diverged: set[int] = set()
+    for plan, report in drive(make(20, 1)):
+        rows = {row.trial for row in plan.assignments} | set(plan.paused)
+        assert not rows & diverged
+        diverged |= {result.trial for result in report if math.isnan(result.loss)}
+    assert diverged
+
+
+@searches
+def test_a_place_is_never_empty_while_there_are_trials_to_start(make):
+    scheduler = make(20, 1)
+    history = drive(scheduler)
+    born = [sum(row.parent is None for row in plan.assignments) for plan, _ in history]
+    for round_, (plan, _) in enumerate(history):
+        if sum(born[round_ + 1 :]):
+            assert len(plan.assignments) == scheduler.extent.rows
+
+
+@searches
+def test_trials_of_a_search_are_numbered_in_order_of_birth(make):
+    seen: list[int] = []
+    for plan, _ in drive(make(20, 1)):
+        fresh = [row.trial for row in plan.assignments if row.trial not in seen]
+        assert sorted(fresh) == list(range(len(seen), len(seen) + len(fresh)))
+        seen += fresh
 
 
 @settings(max_examples=60, deadline=None)
@@ -233,3 +252,55 @@ def test_a_newborn_has_no_parent_and_the_rest_carry_on_or_are_born_again(make):
 def test_any_population_stays_inside_the_space(name, members, seed, noise):
     history = drive(MAKERS[name](members, seed), noise=noise)
     assert all(len(plan.assignments) == members for plan, _ in history)
+
+
+DIMENSIONS = (
+    "uniform(0, 1)",
+    "log(1e-3, 1)",
+    "normal(0.5, 0.1)",
+    "normal(0, 1, 0, 2)",
+    "int(1, 9)",
+    "logint(1, 64)",
+    "choice(a, b, c)",
+    "choice(8, 16)",
+)
+CONDITIONS = ("", " if kind in (a)", " if kind != b and size > 4", " if x0 <= 0.5")
+NAMES = ("random", "grid", "sobol", "kde", "tpe")
+STOPS = ("none", "halving", "asha", "hyperband", "median", "two-stage")
+
+
+class AnySpace(ToyEngine):
+    def result(self, row: Assignment) -> Result:
+        step = self.steps[row.trial]
+        diverges = row.trial % 7 == 5
+        loss = math.nan if diverges else self.space.encode(row.point).sum() + 10 / step
+        return Result(row.trial, step, loss, loss)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    texts=st.lists(st.tuples(st.sampled_from(DIMENSIONS), st.sampled_from(CONDITIONS)), max_size=4),
+    constraints=st.sets(st.sampled_from(["size <= 7", "x0 + size / 9 <= 1.5", "kind != c"])),
+    proposer=st.sampled_from(NAMES),
+    stopper=st.sampled_from(STOPS),
+    trials=st.integers(6, 20),
+    places=st.none() | st.integers(1, 9),
+    seed=st.integers(0, 2**40),
+)
+def test_any_mixture_of_dimensions_is_searched_by_any_combination(
+    texts, constraints, proposer, stopper, trials, places, seed
+):
+    named = {f"d{i}": text + when for i, (text, when) in enumerate(texts)}
+    named |= {"kind": "choice(a, b, c)", "size": "int(1, 9)", "x0": "uniform(0, 1)"}
+    static = lambda name: name in ("kind", "d0")
+    space = Space.from_mapping(named, static, list(named), sorted(constraints))
+    config = SearchConfig(
+        proposer=proposer, stopper=stopper, trials=trials, places=places, levels=2, keep=2
+    )
+    scheduler = make("random", config, space, STEPS, seed)
+    history = drive(scheduler, engine=AnySpace(space=space))
+    again = make("random", config, space, STEPS, seed)
+    assert drive(again, history, engine=AnySpace(space=space)) == history
+    extent = scheduler.extent
+    assert max(len(plan.assignments) + len(plan.paused) for plan, _ in history) <= extent.held
+    assert sum(row.steps for plan, _ in history for row in plan.assignments) <= extent.trained

@@ -50,14 +50,16 @@ OPTIONS = [
 ]
 
 
-def start(run: Path, cache: Path) -> subprocess.Popen:
+def start(
+    run: Path, cache: Path, name: str = "pbt", options: list[str] = OPTIONS
+) -> subprocess.Popen:
     environment = {
         **os.environ,
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
         "PJRT_NPROC": "2",
         "XDG_CACHE_HOME": str(cache),
     }
-    command = [sys.executable, "-m", "jaxhpo", "pbt", *OPTIONS]
+    command = [sys.executable, "-m", "jaxhpo", name, *options]
     return subprocess.Popen(
         [*command, "--out", str(run), "--resume", "auto"],
         env=environment,
@@ -160,3 +162,41 @@ def test_a_stopped_run_saves_says_how_to_go_on_and_does(tmp_path: Path, number: 
     assert past.checkpoints[-1]["index"] == past.reports[-1]["index"]
     finished(start(run, tmp_path))
     assert history(run).finish is not None
+
+
+SEARCH = [
+    *OPTIONS[6:],
+    "--steps",
+    "54",
+    "--scheduler",
+    "asha",
+    "--trials",
+    "18",
+    "--search.places",
+    "6",
+    "--search.min-steps",
+    "2",
+    "--space",
+    "schedule.peak_lr=log(1e-3, 1e-1)",
+    "dropout.residual=uniform(0, 0.3)",
+    "model.num_layers=choice(1, 2)",
+]
+
+
+def test_a_search_of_several_groups_survives_kills_to_the_bit(tmp_path: Path) -> None:
+    """Rungs, pauses and two compile groups: killed between and inside segments and saves."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    finished(start(whole, tmp_path, "search", SEARCH))
+    assert any(event["paused"] for event in history(whole).plans)
+    rng, kills = random.Random(SEED), 0
+    for attempt in range(3):
+        process = start(killed, tmp_path, "search", SEARCH)
+        if not kill_when(process, killed, "saving" if attempt % 2 else "plan", rng):
+            finished(process)
+            break
+        kills += 1
+    assert kills >= 2
+    finished(start(killed, tmp_path, "search", SEARCH))
+    assert history(killed).rewinds == kills
+    for found, expected in zip(outcome(killed), outcome(whole), strict=True):
+        assert found == expected

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxhpo.errors import UsageError
-from jaxhpo.search import Choice, Dimension, Integer, Log, Space, Uniform
-from jaxhpo.search.distributions import parse
+from jaxhpo.search import Choice, Dimension, Integer, Log, LogInteger, Normal, Space, Uniform
+from jaxhpo.search.texts import parse
 
 floats = st.floats(allow_nan=False, allow_infinity=False)
 words = st.from_regex(r"[a-z][a-z0-9_.]{0,8}", fullmatch=True).filter(
@@ -29,10 +29,24 @@ positive = st.floats(1e-300, 1e300)
 logs = st.builds(lambda a, b: valid(Log, min(a, b), max(a, b)), positive, positive)
 whole = st.integers(-(2**31) + 1, 2**31 - 1)
 integers = st.builds(lambda a, b: valid(Integer, min(a, b), max(a, b)), whole, whole)
+counts = st.integers(1, 2**31 - 1)
+logints = st.builds(lambda a, b: valid(LogInteger, min(a, b), max(a, b)), counts, counts)
+normals = st.one_of(
+    st.builds(lambda m, d: valid(Normal, m, d), st.floats(-1e6, 1e6), st.floats(1e-3, 1e3)),
+    st.builds(
+        lambda m, d, a, b: valid(Normal, m, d, m + min(a, b) * d, m + max(a, b) * d),
+        st.floats(-100, 100),
+        st.floats(1e-2, 100),
+        st.floats(-5, 5),
+        st.floats(-5, 5),
+    ),
+)
 choices = st.lists(st.one_of(words, whole, floats), min_size=1, max_size=5, unique=True).map(
     lambda values: valid(Choice, tuple(values))
 )
-distributions = st.one_of(uniforms, logs, integers, choices).filter(lambda d: d is not None)
+distributions = st.one_of(uniforms, logs, integers, logints, normals, choices).filter(
+    lambda d: d is not None
+)
 units = st.floats(-1, 2)
 
 
@@ -70,6 +84,10 @@ def test_encoding_and_decoding_give_the_value_back(distribution, unit):
         assert abs(again - value) <= 4e-16 * max(abs(distribution.low), abs(distribution.high)) * 4
     elif isinstance(distribution, Log):
         assert again == pytest.approx(value, rel=1e-11)  # logarithms up to 690, of 2e-16 relative
+    elif isinstance(distribution, Normal):
+        # the share of a value four deviations out is known to 1e-12 of its density there
+        width = 1e-9 * distribution.deviation + 1e-15 * abs(distribution.mean)
+        assert abs(again - value) <= width
     else:
         assert again == value
 
@@ -102,6 +120,25 @@ def test_log_is_uniform_in_the_logarithm():
 def test_integers_and_choices_are_equally_likely_bins():
     assert [Integer(1, 4).decode(u) for u in (0, 0.24, 0.26, 0.74, 0.76, 1)] == [1, 1, 2, 3, 4, 4]
     assert [Choice(("a", "b")).decode(u) for u in (0, 0.49, 0.51, 1)] == ["a", "a", "b", "b"]
+
+
+def test_whole_numbers_on_a_log_scale_are_as_likely_as_their_logarithms_are_wide():
+    draws = np.random.default_rng(0).random(20_000)
+    counts = np.bincount([LogInteger(1, 64).decode(u) for u in draws], minlength=65)
+    width = lambda low, high: np.log((high + 0.5) / (low - 0.5)) / np.log(64.5 / 0.5)
+    for low, high in ((1, 1), (2, 7), (8, 64)):
+        share = counts[low : high + 1].sum() / 20_000
+        assert share == pytest.approx(width(low, high), abs=0.015)  # four deviations
+    assert counts[0] == 0 and counts[1] and counts[64]
+
+
+def test_a_normal_dimension_is_normal_between_its_cuts():
+    normal = Normal(2.0, 0.5)
+    assert [normal.decode(u) for u in (0, 0.5, 1)] == pytest.approx([0.0, 2.0, 4.0])
+    draws = [normal.decode(u) for u in np.random.default_rng(0).random(20_000)]
+    assert np.mean(draws) == pytest.approx(2.0, abs=0.015)  # four standard errors
+    assert np.std(draws) == pytest.approx(0.5, rel=0.02)
+    assert 0.5 <= min(Normal(0.5, 1, 0.5, 0.7).decode(u) for u in (0, 0.5, 1)) <= 0.7
 
 
 def test_log_scales_by_the_factor_and_clips():
@@ -149,7 +186,12 @@ def test_choice_reads_numbers_as_numbers_and_words_as_words():
         ("choice(a, a)", "given twice"),
         ("choice(a,, b)", "'' is neither"),
         ("choice(1, inf)", "'inf' is neither"),
-        ("normal(0, 1)", "not a distribution"),
+        ("normal(0)", "normal takes mean and deviation"),
+        ("normal(0, 0)", "deviation=0.0 must be above zero"),
+        ("normal(0, 1, 5, 9)", "nothing lies between"),
+        ("logint(0, 9)", "low=0 must be above zero"),
+        ("logint(1.5, 9)", "'1.5' is not a whole number"),
+        ("uniform(0, 1) if", "not a distribution"),
         ("__import__('os')", "not a distribution"),
         ("0.1", "not a distribution"),
     ],

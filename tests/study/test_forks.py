@@ -365,6 +365,7 @@ def test_a_checkpoint_that_is_damaged_is_not_forked(
     data.write_bytes(bytes(content))
     with pytest.raises(UsageError, match="can't fork from"):
         execute(forked(broken, tmp_path / "child", at=(str(step),), decay=(10,)))
+    assert not (tmp_path / "child").exists()
 
 
 def test_resume_falls_back_to_the_checkpoint_before_and_says_so(

@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from jaxhpo.config.run import PbtRun, Run
+from jaxhpo.config.run import PbtRun, Run, TrainRun
 from jaxhpo.data.config import DataConfig
 from jaxhpo.errors import UsageError
 from jaxhpo.nn.config import ModelConfig
@@ -16,6 +16,7 @@ from jaxhpo.record.history import history
 from jaxhpo.record.log import LogError
 from jaxhpo.schedules.config import ScheduleConfig
 from jaxhpo.search.config import PbtConfig
+from jaxhpo.study.discovered import discovered
 from jaxhpo.study.forecast import plan as forecast
 from jaxhpo.study.replayed import plan_of, replay
 from jaxhpo.study.runs import execute, resume
@@ -109,3 +110,44 @@ def test_losses_and_steps_of_both_groups_are_on_record(searched) -> None:
     first = past.plans[0]["assignments"]
     assert [row["point"] for row in first[:MEMBERS]] == [row["point"] for row in first[MEMBERS:]]
     assert [row["seed"] for row in first[:MEMBERS]] == [row["seed"] for row in first[MEMBERS:]]
+
+
+def test_the_schedule_discovered_is_the_line_of_the_best_trial(searched) -> None:
+    run, _, _ = searched
+    past = history(run)
+    rows = discovered(run)
+    steps = [step for step, _ in rows]
+    assert steps[0] == 0 and steps == sorted(set(steps))
+    best = past.finish["best"]["trial"]
+    points = {row["trial"]: row["point"] for row in past.plans[-1]["assignments"]}
+    assert rows[-1][1] == points[best]
+    born = {row["trial"]: plan for plan in reversed(past.plans) for row in plan["assignments"]}
+    if born[best]["index"]:
+        assert len(rows) >= 2, "a copy's schedule has its parent's part"
+
+
+def test_a_discovered_schedule_is_trained_again_from_scratch(searched, tmp_path: Path) -> None:
+    run, asked, _ = searched
+    shared = ("steps", "model", "schedule", "data", "checkpoint", "tracker", "execution")
+    options = {name: getattr(asked, name) for name in shared}
+    again = TrainRun(**options, schedule_from=str(run), out=str(tmp_path / "again"))
+    replayed = history(execute(again).directory)
+    assert len(replayed.plans[0]["assignments"]) == 1
+    past = history(run)
+    best = past.finish["best"]["trial"]
+    # since its last copy the best trial had its own rates: the replay's are the same
+    mine, found = past.curves()[best], replayed.curves()[0]
+    rates = dict(zip(found["step"], found["lr"], strict=True))
+    assert mine["step"] and [rates[step] for step in mine["step"]] == mine["lr"]
+
+
+def test_the_schedule_of_a_run_that_has_not_finished_is_refused(searched, tmp_path: Path) -> None:
+    run, _, _ = searched
+    unfinished = tmp_path / "run"
+    unfinished.mkdir()
+    lines = (run / "events.jsonl").read_text().splitlines(keepends=True)
+    kept = [line for line in lines if '"kind":"finish"' not in line.replace(": ", ":")]
+    kept = kept[: next(i for i, line in enumerate(lines) if "finish" in line)]
+    (unfinished / "events.jsonl").write_text("".join(kept))
+    with pytest.raises(UsageError, match="has not finished"):
+        discovered(unfinished)

@@ -1,0 +1,64 @@
+"""The closed formula for memory against what XLA's CPU compiler takes."""
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from jaxhpo.config.run import PbtRun
+from jaxhpo.errors import UsageError
+from jaxhpo.population import hyperparams
+from jaxhpo.population.memory import check_fits, memory_plan
+from jaxhpo.population.rows import make_rows, padded
+from jaxhpo.search.config import PbtConfig
+from jaxhpo.study.setup import make_engine
+
+STEPS, MEMBERS = 10, 4
+
+
+def config(chunk: int, **model) -> PbtRun:
+    base = PbtRun(pbt=PbtConfig(members=MEMBERS, beside=False))
+    return replace(
+        base,
+        model=replace(base.model, vocab_size=257, **model),
+        execution=replace(base.execution, devices=2, chunk=chunk),
+    )
+
+
+@pytest.mark.parametrize("chunk", [1, 2])
+def test_the_planned_bytes_are_those_of_the_compiled_step(chunk: int) -> None:
+    asked = config(chunk)
+    engine = make_engine(asked)
+    lowered = hyperparams.lower(asked, tuple(asked.space), [{}] * MEMBERS)
+    rows = padded(make_rows(lowered, range(MEMBERS), [STEPS] * MEMBERS), engine.size)
+    rows = engine.place(rows)
+    shape = (1, STEPS, asked.data.batch_size, asked.model.context + 1)
+    batches = engine.stage({"tokens": np.zeros(shape, np.int32)})
+    args = engine.abstract(rows), rows, engine.run_seed, batches
+    found = engine.program("train", *args).memory_analysis()
+    taken = found.argument_size_in_bytes + found.temp_size_in_bytes
+    taken += found.output_size_in_bytes - found.alias_size_in_bytes
+    plan = memory_plan(asked, engine.size // engine.shards, engine.chunk, STEPS, 0)
+    # the next segment's batches and the held-out ones are in the plan, and no part of this program
+    elsewhere = plan.data - jax.tree.leaves(batches)[0].nbytes
+    assert plan.total - elsewhere == pytest.approx(taken, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "share", "option"),
+    [
+        (8, 0.5, "--execution.chunk [1-7] would fit"),
+        (1, 0.5, "members a device would fit"),
+        (1, 0.02, "not even one member fits: --execution.accumulate 2"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_the_option_that_would_fit(
+    chunk: int, share: float, option: str
+) -> None:
+    rows = 8 if chunk == 8 else 256
+    plan = memory_plan(config(chunk), rows, chunk, segment=STEPS, probe=0)
+    check_fits(replace(plan, limit=2 * plan.total), config(chunk), rows, chunk)
+    tight = replace(plan, limit=int(share * plan.total))
+    with pytest.raises(UsageError, match=option):
+        check_fits(tight, config(chunk), rows, chunk)
