@@ -48,3 +48,13 @@ def paired(a: list[float], b: list[float]) -> tuple[float, float]:
     gaps = [x - y for x, y in zip(a, b, strict=True)]
     spread = statistics.stdev(gaps) / math.sqrt(len(gaps))
     return statistics.mean(gaps), T_975[len(gaps)] * spread
+
+
+def scheduler_of(config: Any) -> Any:
+    """The scheduler that a config's run would follow; nothing is compiled or written."""
+    from jaxhpo.config import is_static, searchable_names
+    from jaxhpo.search.space import Space
+    from jaxhpo.study.setup import make_scheduler
+
+    space = Space.from_mapping(config.space, is_static, searchable_names(config))
+    return make_scheduler(config, space)

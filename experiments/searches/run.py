@@ -25,7 +25,7 @@ from pathlib import Path
 import jaxhpo
 
 sys.path.append(str(Path(__file__).parents[1]))
-from measuring import bigram, fresh_loss, paired
+from measuring import bigram, fresh_loss, paired, scheduler_of
 
 HERE = Path(__file__).parent
 SEEDS = (0, 1, 2, 3, 4)
@@ -69,11 +69,16 @@ def configs(seed: int, scale: int) -> dict[str, jaxhpo.SearchRun]:
 
 
 def most(make: Callable[[int], jaxhpo.SearchRun], budget: int, least: int, up_to: int) -> int:
-    """The largest number of trials whose search stays within the budget of member-steps."""
-    from jaxhpo.study.setup import scheduler_of
+    """The largest number of trials whose search stays within the budget of member-steps.
+
+    What ASHA spends depends on the losses: its cost is that under losses drawn at random.
+    """
 
     def cost(trials: int) -> int:
-        extent = scheduler_of(make(trials)).extent
+        config = make(trials)
+        if config.search.scheduler == "asha":
+            return drawn_cost(scheduler_of(config))
+        extent = scheduler_of(config).extent
         return extent.trained + extent.probed
 
     low, high = least, up_to
@@ -81,6 +86,26 @@ def most(make: Callable[[int], jaxhpo.SearchRun], budget: int, least: int, up_to
         middle = (low + high + 1) // 2
         low, high = (middle, high) if cost(middle) <= budget else (low, middle - 1)
     return low
+
+
+def drawn_cost(scheduler) -> int:
+    """Member-steps of a search whose every loss is a draw from the same distribution."""
+    import numpy as np
+
+    from jaxhpo.search.plan import Result
+
+    rng = np.random.default_rng(0)
+    total, reached, plan = 0, {}, scheduler.first()
+    while plan is not None:
+        results = []
+        for row in plan.assignments:
+            start = reached.get(row.parent.trial, 0) if row.parent else 0
+            reached[row.trial] = start + row.steps
+            total += row.steps
+            loss = float(rng.random())
+            results.append(Result(row.trial, reached[row.trial], loss, loss, (loss,)))
+        plan = scheduler.next(tuple(results))
+    return total
 
 
 def run(name: str, config: jaxhpo.SearchRun, folder: Path, batches: int) -> dict:

@@ -24,7 +24,7 @@ class Promoting:
         self.start()
 
     def start(self) -> None:
-        self._started, self._exhausted = 0, False
+        self._started = 0
         self._rung_of: dict[int, int] = {}  # of trials that train
         self._rungs: list[dict[int, float]] = [{} for _ in self.ends]
         self._promoted: list[set[int]] = [set() for _ in self.ends]
@@ -46,12 +46,9 @@ class Promoting:
         for rung in reversed(range(len(self.ends) - 1)):
             if (trial := self._promotable(rung)) is not None:
                 return self._promote(trial, rung)
-        if self._started < self.trials and not self._exhausted:
-            trial = born(None)
-            self._exhausted = trial is None
-            if trial is not None:
-                self._started += 1
-                return self._sent(trial, 0)
+        if self._started < self.trials and (trial := born(None)) is not None:
+            self._started += 1
+            return self._sent(trial, 0)
         if not self._rung_of and not ranked(self._rungs[-1]):
             for rung in reversed(range(len(self.ends) - 1)):
                 if left := self._unpromoted(rung):

@@ -90,7 +90,7 @@ class Bayes:
                 return asked.number, point
             self._study.tell(asked, state=states().FAIL)
         rng = np.random.default_rng([self.seed, trial])
-        return self._enqueued(self.space.sample(rng))
+        return self._enqueued(self.space.sample_new(rng, self._diverged))
 
     def _enqueued(self, point: Point) -> tuple[int, Point]:
         self._study.enqueue_trial(parameters(point, self.space))

@@ -60,7 +60,7 @@ class Forks:
         )
 
     def job(self, born: Born) -> Job | None:
-        # forks first: a trunk must not train on before its fork has copied it
+        # a trunk goes on only after its fork has been given a place: the fork copies it as it is
         if self._standing:
             trunk = self._standing.pop(0)
             start, end = self.decays[self._next[trunk]]

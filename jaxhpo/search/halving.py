@@ -33,7 +33,7 @@ class Bracket:
 
     def job(self, born: Born) -> Job | None:
         trial = None
-        if not self._all_started:
+        if self._rung == 0 and self._started < self.sizes[0]:
             trial = born(None)
             # a proposer may have no more points: the race is then between those that there are
             self._exhausted = trial is None

@@ -62,12 +62,16 @@ class Kde:
     def leave(self, trial: int) -> None:
         pass
 
+    @property
+    def _refused(self) -> list[Point]:
+        return [self._points[trial] for trial in self._diverged]
+
     def _proposal(self, rng: np.random.Generator) -> Point:
         if len(self._points) < len(self.initial):
             return self.initial[len(self._points)]
         split = self._split() if rng.random() >= RANDOM_SHARE else None
         best = None if split is None else self._best(*split, rng)
-        return self.space.sample(rng) if best is None else best
+        return self.space.sample_new(rng, self._refused) if best is None else best
 
     def _split(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Good and bad points f64[n, dimensions] of the longest trials that are enough."""
@@ -86,8 +90,7 @@ class Kde:
         narrow, wide = self._bandwidths(good), self._bandwidths(bad)
         units = [self._candidate(good, WIDENED * narrow, rng) for _ in range(CANDIDATES)]
         points = [self.space.decode(unit) for unit in units]
-        refused = [self._points[trial] for trial in self._diverged]
-        allowed = [p for p in points if self.space.allows(p) and p not in refused]
+        allowed = [p for p in points if self.space.allows(p) and p not in self._refused]
         if not allowed:
             return None
         # encoded anew: a candidate counts as what it decodes to

@@ -110,7 +110,9 @@ def suggested(trial: Any, space: Space) -> Point:
         value = suggest[type(theirs).__name__](dimension.name, theirs)
         d = dimension.distribution
         plain = isinstance(d, Choice | Integer | Uniform | Log)
-        return d.clip(value) if plain else d.decode(float(value))
+        if not plain:
+            return d.decode(float(value))
+        return d.clip(value) if d.contains(value) else value  # whoever may write there, may err
 
     return space.build(value_of)
 

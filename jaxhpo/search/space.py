@@ -16,6 +16,8 @@ from jaxhpo.search.values import nearest
 MOST_DRAWS = 10_000
 """Draws after which no point is thought to satisfy the constraints."""
 
+MOST_REFUSED = 100
+
 
 @dataclass(frozen=True)
 class Dimension:
@@ -146,6 +148,14 @@ class Space:
                 return point
         rules = "; ".join(map(str, self.constraints))
         raise UsageError(f"constraints: none of {MOST_DRAWS} random points satisfies {rules}")
+
+    def sample_new(self, rng: np.random.Generator, refused: Sequence[Point]) -> Point:
+        """A random point that is none of the refused, unless there is (nearly) no other."""
+        for _ in range(MOST_REFUSED):
+            point = self.sample(rng)
+            if point not in refused:
+                return point
+        return self.sample(rng)
 
     def sample_spread(self, rng: np.random.Generator, count: int) -> tuple[Point, ...]:
         """Latin hypercube: on every dimension, one point in each of `count` equal shares.

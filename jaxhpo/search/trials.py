@@ -1,7 +1,7 @@
 """Trials of a search: a proposer says where they start, a stopper which of them train on."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 
 from jaxhpo.errors import Diverged, UsageError
@@ -124,20 +124,24 @@ class Trials:
             close()
 
     def _planned(self, places: Sequence[_Row | None]) -> Plan | None:
+        # before new trials are asked for: who waits for an answer must not seem to be busy
+        self._let_go(self._open - {row.job.trial for row in places if row} - self.stopper.paused)
         rows = self._filled(places)
-        training = {row.job.trial for row in rows}
-        paused = self.stopper.paused - training
-        for trial in sorted(self._open - training - paused):
-            self.proposer.leave(self._proposed[trial])
-        self._open &= training | paused
         if not rows:
+            self._let_go(self._open)
             self._plan = None
             return None
+        paused = self.stopper.paused - {row.job.trial for row in rows}
         ticks = min(-(-row.left // self.tick) for row in rows)
         most = min(ticks * self.tick, self.longest)
         self._rows = [replace(row, assignment=self._assignment(row, most)) for row in rows]
         self._plan = Plan(tuple(row.assignment for row in self._rows), tuple(sorted(paused)))
         return self._plan
+
+    def _let_go(self, trials: Set[int]) -> None:
+        for trial in sorted(trials):
+            self.proposer.leave(self._proposed[trial])
+        self._open = self._open - trials
 
     def _assignment(self, row: _Row, most: int) -> Assignment:
         steps = min(most, row.left)

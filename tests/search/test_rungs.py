@@ -1,6 +1,7 @@
 """Rung sizes and promotions: equal to the closed form, and to what the scores say."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -169,3 +170,22 @@ def test_a_probe_follows_every_rung_but_the_last():
     probes = [row.probe for plan, _ in history for row in plan.assignments]
     assert sum(probes) == (9 + 3) * 2 == scheduler.extent.probed
     assert all(row.probe == 0 for row in history[-1][0].assignments)
+
+
+class Hidden(Scored):
+    """Trials whose raw loss is NaN though their cool-down's is not, and the other way round."""
+
+    def result(self, row):
+        result = super().result(row)
+        broken = {0: {"loss": math.nan}, 1: {"score": math.inf}}.get(row.trial, {})
+        return replace(result, **broken)
+
+
+def test_a_trial_is_let_go_if_either_of_its_losses_is_not_finite():
+    config = SearchConfig(trials=4, places=2, rank="loss")
+    scheduler = make("random", config, SPACE, 300, 0)
+    history = drive(scheduler, engine=Hidden(lambda row, step: 0.5, 300))
+    assert [row.trial for row in history[1][0].assignments] == [2, 3]
+    halving = make("halving", SearchConfig(trials=3, eta=3, min_steps=10), SPACE, 30, 0)
+    history = drive(halving, engine=Hidden(lambda row, step: float(row.trial), 30))
+    assert [row.trial for row in history[-1][0].assignments] == [2]
