@@ -44,7 +44,7 @@ def test_ema_weighs_each_checkpoint_less_than_the_next() -> None:
 def test_a_fork_from_an_average_has_its_parameters_and_the_newest_moments(
     whole: Path, tmp_path: Path
 ) -> None:
-    config = forked(whole, average=("300", "400", "last"), preset="recycle", steps=900)
+    config = forked(whole, average=("300", "400", "last"), preset="recycle", steps=1000)
     first, _, _, setup = begun(config, tmp_path)
     mean, newest = evaluate_average(whole, ASKED).params, member(whole, 800)
     for a, b in zip(jax.tree.leaves(first.params), jax.tree.leaves(mean), strict=True):

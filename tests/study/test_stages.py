@@ -6,7 +6,6 @@ import pytest
 
 from jaxhpo.errors import Interrupted, UsageError
 from jaxhpo.record.history import history
-from jaxhpo.record.signals import StopSignals
 from jaxhpo.study.stages import read_stages, resume_stages, run_stages
 
 FILE = """
@@ -56,11 +55,19 @@ def stopping(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """Asks runs to stop after so many segments."""
     left = {"segments": 10**6}
 
-    def requested(self: StopSignals) -> str | None:
-        left["segments"] -= 1
-        return "SIGTERM" if left["segments"] < 0 else None
+    class Asked:
+        def __enter__(self) -> "Asked":
+            return self
 
-    monkeypatch.setattr(StopSignals, "requested", property(requested))
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        @property
+        def requested(self) -> str | None:
+            left["segments"] -= 1
+            return "SIGTERM" if left["segments"] < 0 else None
+
+    monkeypatch.setattr("jaxhpo.study.runs.StopSignals", Asked)
     return left
 
 
