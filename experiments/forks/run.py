@@ -285,8 +285,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
     right.set_xticks(range(3), names)
     right.set_title(f"what a decay takes off, at {budgets[-1]} steps")
     right.axhline(0, lw=0.8, color=canvas.MUTED)
-    right.set_ylim(1.6 * min(right.get_ylim()), None)
-    right.legend(loc="lower left", ncols=3)
+    right.set_ylim(1.35 * min(right.get_ylim()), None)
+    right.legend(loc="lower left")
     figure.legend(handles=left.get_legend_handles_labels()[0], loc="outside upper left", ncols=4)
     path.write_bytes(canvas.png(figure))
 
