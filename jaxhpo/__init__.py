@@ -2,8 +2,9 @@
 
 Each command of `jaxhpo` is one typed call: `pbt(config)`, `run_search(config)`, `train(config)`,
 `resume(run)`, `fork(run, ...)`, `average(run, ...)`, `stages(file)`, `lineage(run, ...)`,
-`plan(config)`, `write_report(run)`; `search_function(...)` searches with a loss of
-your own. Nothing heavy is imported before it is used.
+`plan(config)`, `write_report(run)`; `search_function(...)` searches with a loss of your own.
+`with_recipe(config, name)` gives a config a published recipe, `discovered_schedule(run)` the
+learning rate that a run found. Nothing heavy is imported before it is used.
 """
 
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from jaxhpo.cli.search import run_search
     from jaxhpo.cli.stages import stages
     from jaxhpo.cli.train import train
+    from jaxhpo.config.recipes import with_recipe
     from jaxhpo.config.run import ForkRun, PbtRun, SearchRun, TrainRun
     from jaxhpo.data.config import DataConfig
     from jaxhpo.errors import Diverged, Interrupted, UsageError
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from jaxhpo.schedules.config import ScheduleConfig
     from jaxhpo.search.config import PbtConfig, SearchConfig
     from jaxhpo.study.function import search_function
+    from jaxhpo.study.rates import discovered_schedule
 
 __all__ = [
     "CheckpointConfig",
@@ -52,6 +55,7 @@ __all__ = [
     "TrainRun",
     "UsageError",
     "average",
+    "discovered_schedule",
     "fork",
     "lineage",
     "pbt",
@@ -61,6 +65,7 @@ __all__ = [
     "search_function",
     "stages",
     "train",
+    "with_recipe",
     "write_report",
 ]
 
@@ -78,6 +83,8 @@ __getattr__, _ = attach(
         "resume": "cli.resume",
         "plan": "cli.plan",
         "write_report": "report.page",
+        "discovered_schedule": "study.rates",
+        "with_recipe": "config.recipes",
         "PbtRun": "config.run",
         "SearchRun": "config.run",
         "TrainRun": "config.run",

@@ -29,6 +29,7 @@ COMMANDS = {
     "stages": ("jaxhpo.cli.stages", "train in stages, each a fork of the last, from one file"),
     "lineage": ("jaxhpo.cli.lineage", "draw who descends from whom, over several runs"),
     "report": ("jaxhpo.cli.report", "draw the figures of a run and write its page"),
+    "schedule": ("jaxhpo.cli.schedule", "draw learning-rate schedules over steps and tokens"),
 }
 """Command -> its module, which has `main(argv) -> exit status`, and one line for the usage text."""
 
@@ -106,7 +107,7 @@ def _dispatch(argv: list[str]) -> int:
 
 def usage() -> str:
     """What `jaxhpo` alone prints."""
-    rows = "\n".join(f"  {name:<8}{line}" for name, (_, line) in COMMANDS.items())
+    rows = "\n".join(f"  {name:<10}{line}" for name, (_, line) in COMMANDS.items())
     return (
         "usage: jaxhpo COMMAND [OPTIONS]\n\n"
         "Tune the hyperparameters of language models: whole searches in one JAX program.\n\n"

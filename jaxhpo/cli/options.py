@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from jaxhpo.config.fields import NONE, describe, members, optional, options, several, suggest
 from jaxhpo.config.loading import load
+from jaxhpo.config.names import replace
+from jaxhpo.config.recipes import RECIPES, with_recipe
+from jaxhpo.config.run import Run
 from jaxhpo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,19 +23,32 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
+_ABOUT_RECIPES = (
+    "\n        recipe: published recipe: the defaults of schedule and optimizer, scaled to steps; "
+    f"{', '.join(RECIPES)}"
+)
+
+
 def parse(kind: type[R], argv: Sequence[str], prog: str, base: R | None = None) -> R:
     """The config that a command line describes; values on it override those of `--config FILE`.
 
-    `base` (default: `kind()`) gives the rest. Prints the help and raises SystemExit(0) where it is
-    asked for. Raises UsageError otherwise.
+    `--recipe NAME` gives the defaults of schedule and optimizer for the run's `steps`, and the file
+    overrides these; `base` (default: `kind()`) gives the rest. Prints the help and raises
+    SystemExit(0) where it is asked for. Raises UsageError otherwise.
     """
     base = kind() if base is None else base
     if "-h" in argv or "--help" in argv:
         _tyro(kind, base, ["--help"], prog)
-    hints = {"config": str | None, **options(kind)}
+    recipes: dict[str, Any] = {"recipe": str | None} if issubclass(kind, Run) else {}
+    hints = {"config": str | None, **recipes, **options(kind)}
     given = group([spelled_out(word, getattr(kind, "short", {})) for word in argv], hints)
-    paths = given.pop("config", None)
-    base = base if paths is None else load(kind, paths[0], base)
+    path, recipe = (given.pop(name, [None])[0] for name in ("config", "recipe"))
+    recipe = None if recipe == NONE else recipe
+    steps = _whole(given.get("steps", [""])[0])
+    if path is not None:
+        base = load(kind, path, base, recipe, steps)
+    elif recipe is not None and isinstance(base, Run):
+        base = with_recipe(base if steps is None else replace(base, "steps", steps), recipe)
     words: list[str] = []
     for name, texts in given.items():
         words += [flag(name), *(_spell(text, hints[name]) for text in texts)]
@@ -102,15 +118,20 @@ def dimensions(texts: Sequence[str]) -> dict[str, str]:
 def _tyro(kind: type[R], base: R, words: list[str], prog: str) -> R:
     import tyro
 
-    def command(config: str | None = None, run: Any = base) -> Any:
+    def with_names(config: str | None = None, recipe: str | None = None, run: Any = base) -> Any:
         return run
 
+    def without(config: str | None = None, run: Any = base) -> Any:
+        return run
+
+    command: Any = with_names if issubclass(kind, Run) else without
+    about = "" if command is without else _ABOUT_RECIPES
     unnamed = tyro.conf.arg(name="")  # its fields are --model.d-model, not --run.model.d-model
     command.__annotations__["run"] = Annotated[kind, unnamed]  # ty: ignore[invalid-type-form]
     command.__doc__ = f"""{kind.__doc__}
 
     Args:
-        config: TOML file of the same names; values given here override it
+        config: TOML file of the same names; values given here override it{about}
     """
     said = io.StringIO()
     try:
@@ -166,6 +187,10 @@ def _registry() -> "ConstructorRegistry":
         return None
 
     return registry
+
+
+def _whole(text: str) -> int | None:
+    return int(text) if text.isdecimal() and len(text) < 20 else None
 
 
 def _spell(text: str, hint: Any) -> str:

@@ -22,6 +22,7 @@ from jaxhpo.config.fields import (
     options,
     suggest,
 )
+from jaxhpo.config.recipes import with_recipe
 from jaxhpo.errors import UsageError
 
 T = TypeVar("T")
@@ -58,14 +59,31 @@ def from_dict(kind: type[T], table: Mapping[str, Any], base: T | None = None) ->
     return _section(kind, table, kind() if base is None else base, "")
 
 
-def load(kind: type[T], path: Path | str, base: T | None = None) -> T:
-    """A config of `kind` from a TOML file; a top-level `command` must name the same command."""
+def load(
+    kind: type[T],
+    path: Path | str,
+    base: T | None = None,
+    recipe: str | None = None,
+    steps: int | None = None,
+) -> T:
+    """A config of `kind` from a TOML file; a top-level `command` must name the same command.
+
+    A top-level `recipe`, or the argument instead of it, gives the defaults of schedule and
+    optimizer, scaled to `steps` (default: the file's), under all that the file says.
+    """
     table = read_toml(path)
     command = table.pop("command", None)
     expected = getattr(kind, "command", None)
     if command is not None and command != expected:
         raise UsageError(f"config file {path} is for command={command!r}; allowed here: {expected}")
     try:
+        if expected is not None and "recipe" in table:
+            own = table.pop("recipe")
+            recipe = own if recipe is None else recipe
+        if recipe is not None:
+            length = {"steps": table.get("steps") if steps is None else steps}
+            begun = from_dict(kind, length if length["steps"] is not None else {}, base)
+            base = with_recipe(begun, recipe)  # ty: ignore[invalid-argument-type]
         return from_dict(kind, table, base)
     except UsageError as error:
         raise UsageError(f"config file {path}: {error}") from error

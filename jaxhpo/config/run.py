@@ -74,6 +74,11 @@ class Run:
         """Members trained at once."""
         return 1
 
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens that a member trains on in one step."""
+        return self.data.batch_size * self.model.context
+
 
 @dataclass(frozen=True)
 class PbtRun(Run):

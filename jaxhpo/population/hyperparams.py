@@ -37,6 +37,7 @@ class Defaults(Protocol):
     dropout: DropoutConfig
     loss: LossConfig
     steps: int
+    tokens_per_step: int
     model: Any
 
 
@@ -48,15 +49,18 @@ def lower(
     `searched` are the dotted names of the space: they decide, not the points, which features exist.
     Raises UsageError where a value is outside what its room allows.
     """
-    rows = [_row(config, frozenset(searched), point) for point in points]
+    size = schedules.table_size(_in_steps(config, config.schedule), config.steps, searched)
+    rows = [_row(config, frozenset(searched), point, size) for point in points]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
 
 
-def _row(config: Defaults, searched: frozenset[str], point: Mapping[str, Any]) -> Hyperparams:
+def _row(
+    config: Defaults, searched: frozenset[str], point: Mapping[str, Any], size: int
+) -> Hyperparams:
     values = {name: _override(config, name, point) for name in ("schedule", "optimizer", "loss")}
     uses = lambda name: name in searched
     return Hyperparams(
-        schedule=schedules.lower(values["schedule"], config.steps),
+        schedule=schedules.lower_to(_in_steps(config, values["schedule"]), config.steps, size),
         optimizer=optimizers.lower(
             values["optimizer"],
             clip=uses("optimizer.clip_norm") or np.isfinite(config.optimizer.clip_norm),
@@ -71,6 +75,10 @@ def _row(config: Defaults, searched: frozenset[str], point: Mapping[str, Any]) -
             }
         ),
     )
+
+
+def _in_steps(config: Defaults, schedule: ScheduleConfig) -> ScheduleConfig:
+    return schedules.in_steps(schedule, config.tokens_per_step)
 
 
 def _override(config: Defaults, section: str, point: Mapping[str, Any]) -> Any:

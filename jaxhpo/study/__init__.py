@@ -10,5 +10,6 @@ __getattr__, __all__ = attach(
         "plan": "forecast",
         "Outcome": "outcome",
         "Study": "loop",
+        "discovered_schedule": "rates",
     },
 )

@@ -16,10 +16,10 @@ from jaxhpo.record.history import History, history
 from jaxhpo.record.lineage import line, run_id, thinned
 from jaxhpo.search.forked import Child
 from jaxhpo.search.plan import KEEP_ALL, Point
+from jaxhpo.study.clock import Clock, in_its_unit, in_use, rate_at
 from jaxhpo.study.inheritance import config_of
 from jaxhpo.study.kept import Kept
 from jaxhpo.study.origin import Origin, Source, Taken
-from jaxhpo.study.rates import Clock, in_steps, rate_at
 
 _OF_DATA = ("data.source", "data.tokenizer", "data.glob", "data.held_out", "data.vocab_size")
 
@@ -264,8 +264,10 @@ class _Fork:
 
     def changes(self, child: Child) -> dict[str, tuple[Any, Any]]:
         """Hyperparameters whose value is not the one that the child's source trained with."""
-        before = in_use(self.parent.config, self.sources[child.source].point, self.steps_before)
-        after = in_use(self.config, child.point, self.config.steps)
+        before = values_in_use(
+            self.parent.config, self.sources[child.source].point, self.steps_before
+        )
+        after = values_in_use(self.config, child.point, self.config.steps)
         names = (name for name in {**before, **after} if name not in self.differences())
         return {n: (before.get(n), after.get(n)) for n in names if before.get(n) != after.get(n)}
 
@@ -348,23 +350,18 @@ class _Fork:
         if source.step + length >= 2**31:
             raise UsageError(f"decay={length}; allowed: up to {2**31 - 1 - source.step}")
         course = self.lengths(source, point, source.phase, length)
-        schedule = in_steps(self.config)
-        peak = float(point.get("schedule.peak_lr", schedule.peak_lr))
-        floor = float(point.get("schedule.floor", schedule.floor))
+        used = in_use(self.config, point)
         rate = rate_at(self.parent.config, source.point, self.clock(source), source.step)
-        if not math.isclose(rate, peak, rel_tol=1e-6):
-            share = min(1.0, floor * peak / rate) if rate > 0 else 1.0
+        if not math.isclose(rate, used.peak_lr, rel_tol=1e-6):
+            share = min(1.0, used.floor * used.peak_lr / rate) if rate > 0 else 1.0
             course |= {"schedule.peak_lr": rate, "schedule.floor": share}
         return course
 
     def lengths(self, source: Source, point: Point, start: int, length: int) -> dict[str, Any]:
-        warmup = float(point.get("schedule.warmup_steps", in_steps(self.config).warmup_steps))
-        return {
-            "schedule.kind": "wsd",
-            "schedule.warmup_steps": min(warmup, float(source.phase)),
-            "schedule.decay_start": float(start),
-            "schedule.decay_steps": float(length),
-        }
+        warmup = min(in_use(self.config, point).warmup_steps, float(source.phase))
+        course = {"warmup_steps": warmup, "decay_start": start, "decay_steps": length}
+        own = {f"schedule.{name}": in_its_unit(self.config, n) for name, n in course.items()}
+        return {"schedule.kind": "wsd", **own}
 
     def default_decay(self, source: Source) -> int:
         """A fifth of all steps."""
@@ -378,9 +375,7 @@ class _Fork:
     @property
     def decay_before(self) -> int:
         """The length of the parent's decay."""
-        schedule = in_steps(self.parent.config)
-        point = self.sources[0].point
-        length = point.get("schedule.decay_steps", schedule.decay_steps)
+        length = in_use(self.parent.config, self.sources[0].point).decay_steps
         return int(length) if length is not None else self.config.steps // 5
 
     def clock(self, source: Source) -> Clock:
@@ -393,24 +388,23 @@ class _Fork:
     def stops(self, children: Sequence[Child]) -> tuple[int, ...]:
         """Steps at which a lone child's segments end, besides those that are kept."""
         (first, *others) = children
-        used = in_use(self.config, first.point, self.config.steps)
-        if others or used["schedule.kind"] != "wsd":
+        used = in_use(self.config, first.point)
+        if others or used.kind != "wsd":
             return ()
-        stop = int(used["schedule.decay_start"]) + self.schedule_shift
+        stop = int(used.decay(self.config.steps)[0]) + self.schedule_shift
         return (stop,) if first.start < stop < first.start + first.steps else ()
 
 
-def in_use(config: Run, point: Point, steps: int) -> dict[str, Any]:
-    """The traced hyperparameters of a member by dotted name, its schedule's course resolved."""
+def values_in_use(config: Run, point: Point, steps: int) -> dict[str, Any]:
+    """The traced hyperparameters of a member by dotted name, its schedule's course in steps."""
     values = {n: v for n, v in flatten(config).items() if n in options(Run) and not is_static(n)}
     values |= point
-    schedule = {
-        n.removeprefix("schedule."): v for n, v in values.items() if n.startswith("schedule.")
-    }
-    if schedule["kind"] != "wsd":
+    used = in_use(config, point)
+    if used.kind != "wsd":
         return values
-    start, length = replace(config.schedule, **schedule).decay(steps)
-    return {**values, "schedule.decay_start": float(start), "schedule.decay_steps": float(length)}
+    start, length = used.decay(steps)
+    course = {"warmup_steps": used.warmup_steps, "decay_start": start, "decay_steps": length}
+    return values | {f"schedule.{name}": float(value) for name, value in course.items()}
 
 
 def _traced(point: Point) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from jaxhpo.record.directory import RunDirectory
 from jaxhpo.record.manifest import read
 from jaxhpo.record.sharing import Shared, share
 from jaxhpo.record.shelf import Shelf
+from jaxhpo.study.clock import Clock
 from jaxhpo.study.groups import CompileGroup, Groups
 from jaxhpo.study.origin import Origin, Source, Taken
 from jaxhpo.study.places import Places
-from jaxhpo.study.rates import Clock
 
 
 def adopt(origin: Origin, run: RunDirectory) -> Shared:

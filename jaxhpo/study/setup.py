@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxhpo import nn
 from jaxhpo.config import is_static, searchable_names
@@ -19,6 +20,7 @@ from jaxhpo.config.run import ForkRun, FunctionRun, PbtRun, Run, SearchRun, Trai
 from jaxhpo.data.corpus import open_corpus
 from jaxhpo.errors import UsageError
 from jaxhpo.population.mesh import make_mesh
+from jaxhpo.schedules import in_steps
 from jaxhpo.search.distributions import Choice, Integer
 from jaxhpo.search.fixed import Fixed
 from jaxhpo.search.journal import Journal, Memory
@@ -42,6 +44,9 @@ SEGMENT = 100
 
 MOST_ENUMERATED = 1000
 """Combinations of static values that are tried out, one by one, before a search starts."""
+
+MOST_CORNERS = 1024
+"""Corners of a space that are tried before a run."""
 
 
 @dataclass(frozen=True)
@@ -135,12 +140,27 @@ def with_vocabulary(config: Run, corpus: Any) -> Run:
 def check_corners(space: Space, opening: Opening) -> None:
     """Raises UsageError now, not in the middle of a run, where a bound is no allowed value.
 
+    What a schedule allows depends on several of its numbers, so of these every corner is tried.
     Static values are tried in every combination that the space allows, if they are not too many.
     """
-    for point in space.corners():
+    for point in (*space.corners(), *schedule_corners(space)):
         opening.lower(())([{n: v for n, v in point.items() if n not in space.static}])
     for statics in combinations(space):
         opening.config_of(statics)
+
+
+def schedule_corners(space: Space) -> Iterable[dict[str, Any]]:
+    """Points with every combination of the schedule's bounds, the rest at its lower ones."""
+    low, high = space.decode(np.zeros(len(space.names))), space.decode(np.ones(len(space.names)))
+    ends = {
+        d.name: d.distribution.values
+        if isinstance(d.distribution, Choice)
+        else (low[d.name], high[d.name])
+        for d in space.dimensions
+        if d.name.startswith("schedule.") and d.name in low and d.name in high
+    }
+    corners = itertools.islice(itertools.product(*ends.values()), MOST_CORNERS)
+    return [{**low, **dict(zip(ends, corner, strict=True))} for corner in corners] if ends else []
 
 
 def combinations(space: Space) -> tuple[Statics, ...]:
@@ -209,7 +229,8 @@ def make_scheduler(
 
 def anneal_start(config: Run) -> int | None:
     """Step at which the final decay begins, where the schedule has a stage before it."""
-    start, length = config.schedule.decay(config.steps)
+    schedule = in_steps(config.schedule, config.tokens_per_step)
+    start, length = schedule.decay(config.steps)
     return int(start) if length > 0 and config.schedule.kind == "wsd" else None
 
 

@@ -58,7 +58,7 @@ def _candidates(hint: Any) -> list[Any]:
         elif typing.get_origin(each) is tuple:
             inner = _candidates(typing.get_args(each)[0])
             found += [[value] for value in inner]
-            found += [["a < b"], [0.5, 0.25], [1.5], ["3"], ["linear"]]
+            found += [["a < b"], [0.5, 0.25], [1.5], ["3"], ["linear"], ["hold 10"]]
         elif is_mapping(each):
             found.append({"loss.z_loss": "log(1e-6, 1e-3)"})
         else:

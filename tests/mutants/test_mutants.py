@@ -75,8 +75,8 @@ MUTANTS = [
     Mutant(
         5,
         "study/forking.py",
-        'rate = rate_at(self.parent.config, source.point, self.clock(source), source.step)',
-        'rate = 0.9 * rate_at(self.parent.config, source.point, self.clock(source), source.step)',
+        "rate = rate_at(self.parent.config, source.point, self.clock(source), source.step)",
+        "rate = 0.9 * rate_at(self.parent.config, source.point, self.clock(source), source.step)",
         f"{FORKS}::test_the_rate_is_continuous_where_a_decay_begins",
     ),
     Mutant(
