@@ -1,10 +1,11 @@
 """Tune the hyperparameters of language models: whole searches in one JAX program.
 
 Each command of `jaxhpo` is one typed call: `pbt(config)`, `run_search(config)`, `train(config)`,
-`resume(run)`, `plan(config)`, `sample(run)`, `size(model)`, `write_report(run)`;
-`search_function(...)` searches with a loss of your own. `with_recipe(config, name)` gives a config
-a published recipe, `discovered_schedule(run)` the learning rate that a run found. Nothing heavy is
-imported before it is used.
+`resume(run)`, `fork(run, ...)`, `average(run, ...)`, `stages(file)`, `lineage(run, ...)`,
+`plan(config)`, `sample(run)`, `size(model)`, `write_report(run)`; `search_function(...)` searches
+with a loss of your own. `with_recipe(config, name)` gives a config a published recipe,
+`discovered_schedule(run)` the learning rate that a run found. Nothing heavy is imported before it
+is used.
 """
 
 from typing import TYPE_CHECKING
@@ -12,15 +13,19 @@ from typing import TYPE_CHECKING
 from jaxhpo._lazy import attach
 
 if TYPE_CHECKING:
+    from jaxhpo.cli.average import average
+    from jaxhpo.cli.fork import fork
+    from jaxhpo.cli.lineage import lineage
     from jaxhpo.cli.pbt import pbt
     from jaxhpo.cli.plan import plan
     from jaxhpo.cli.resume import resume
     from jaxhpo.cli.sample import SampleQuery, sample
     from jaxhpo.cli.search import run_search
     from jaxhpo.cli.size import SizeQuery, size
+    from jaxhpo.cli.stages import stages
     from jaxhpo.cli.train import train
     from jaxhpo.config.recipes import with_recipe
-    from jaxhpo.config.run import PbtRun, SearchRun, TrainRun
+    from jaxhpo.config.run import ForkRun, PbtRun, SearchRun, TrainRun
     from jaxhpo.data.config import DataConfig
     from jaxhpo.errors import Diverged, Interrupted, UsageError
     from jaxhpo.nn.config import DropoutConfig, LossConfig, ModelConfig
@@ -39,6 +44,7 @@ __all__ = [
     "Diverged",
     "DropoutConfig",
     "ExecutionConfig",
+    "ForkRun",
     "Interrupted",
     "LossConfig",
     "ModelConfig",
@@ -53,7 +59,10 @@ __all__ = [
     "TrackerConfig",
     "TrainRun",
     "UsageError",
+    "average",
     "discovered_schedule",
+    "fork",
+    "lineage",
     "pbt",
     "plan",
     "resume",
@@ -61,6 +70,7 @@ __all__ = [
     "sample",
     "search_function",
     "size",
+    "stages",
     "train",
     "with_recipe",
     "write_report",
@@ -73,6 +83,10 @@ __getattr__, _ = attach(
         "run_search": "cli.search",
         "search_function": "study.function",
         "train": "cli.train",
+        "fork": "cli.fork",
+        "average": "cli.average",
+        "stages": "cli.stages",
+        "lineage": "cli.lineage",
         "resume": "cli.resume",
         "plan": "cli.plan",
         "sample": "cli.sample",
@@ -85,6 +99,7 @@ __getattr__, _ = attach(
         "PbtRun": "config.run",
         "SearchRun": "config.run",
         "TrainRun": "config.run",
+        "ForkRun": "config.run",
         "DataConfig": "data.config",
         "ModelConfig": "nn.config",
         "DropoutConfig": "nn.config",

@@ -19,6 +19,10 @@ COMMANDS = {
         "jaxhpo.cli.train",
         "train one model, on a schedule that a population found or your own",
     ),
+    "fork": (
+        "jaxhpo.cli.fork",
+        "train on from a checkpoint of a run: decays, extensions, averages",
+    ),
     "resume": ("jaxhpo.cli.resume", "carry on a run that was stopped or killed"),
     "plan": ("jaxhpo.cli.plan", "print what a run will compile and how much memory it takes"),
     "sample": ("jaxhpo.cli.sample", "write text with the model of a run, or explain one token"),
@@ -26,6 +30,9 @@ COMMANDS = {
         "jaxhpo.cli.size",
         "print parameters, operations and memory of a model, and its chips",
     ),
+    "average": ("jaxhpo.cli.average", "evaluate the average of a run's checkpoints"),
+    "stages": ("jaxhpo.cli.stages", "train in stages, each a fork of the last, from one file"),
+    "lineage": ("jaxhpo.cli.lineage", "draw who descends from whom, over several runs"),
     "report": ("jaxhpo.cli.report", "draw the figures of a run and write its page"),
     "schedule": ("jaxhpo.cli.schedule", "draw learning-rate schedules over steps and tokens"),
 }

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from jaxhpo.cli.launch import reported, show
 from jaxhpo.cli.positional import run_directory
 
+STAGES = "stages.toml"
+
 if TYPE_CHECKING:
     from jaxhpo.study import Outcome
 
@@ -22,4 +24,23 @@ def resume(run: Path | str) -> "Outcome":
 
 
 def main(argv: Sequence[str]) -> int:
-    return show(resume(run_directory(argv, "resume", __doc__ or "")))
+    path = run_directory(argv, "resume", __doc__ or "")
+    if (path / STAGES).exists():
+        from jaxhpo.cli import stages
+        from jaxhpo.study.stages import resume_stages
+
+        return stages.show(stages.reported(resume_stages(path)))
+    outcome = resume(path)
+    if is_fork(path):
+        from jaxhpo.cli.fork import show as show_fork
+
+        show_fork(outcome.directory)
+        return 0
+    return show(outcome)
+
+
+def is_fork(path: Path) -> bool:
+    """Is this the directory of a run that was forked from another?"""
+    from jaxhpo.record.history import history
+
+    return history(path).fork is not None

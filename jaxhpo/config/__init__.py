@@ -9,6 +9,7 @@ __getattr__, __all__ = attach(
         "PbtRun": "run",
         "SearchRun": "run",
         "TrainRun": "run",
+        "ForkRun": "run",
         "KINDS": "run",
         "load": "loading",
         "from_dict": "loading",

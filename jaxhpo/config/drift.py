@@ -30,6 +30,16 @@ CLASSES: dict[str, Literal["semantic", "runtime"]] = {
     "search.storage": "runtime",
     "search.heartbeat": "runtime",
     "schedule_from": "semantic",
+    "run": "semantic",
+    "at": "semantic",
+    "trial": "semantic",
+    "preset": "semantic",
+    "decay": "semantic",
+    "shape": "semantic",
+    "keep": "semantic",
+    "reset": "semantic",
+    "average": "semantic",
+    "ema": "semantic",
 }
 """Name or section -> does it change what is computed (semantic), or where and how (runtime)?"""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from jaxhpo.config.fields import flatten
+from jaxhpo.config.forks import Part, PresetName, check_fork
 from jaxhpo.config.names import check_comparable, check_space, fixed_dimensions
 from jaxhpo.data.config import DataConfig
 from jaxhpo.errors import UsageError
@@ -146,6 +147,51 @@ class TrainRun(Run):
 
 
 @dataclass(frozen=True)
+class ForkRun(Run):
+    """Fork a run: train on from one of its checkpoints, what is kept and what is reset stated.
+
+    Every other option is the parent's unless it is given here. Of a decay the length is --decay,
+    else --steps is the step to train to, the parent's included.
+    """
+
+    command: ClassVar[str] = "fork"
+
+    run: str | None = None
+    """run directory that is forked"""
+    at: tuple[str, ...] = ()
+    """where: a step, stable-end, best, last, or tokens such as 1.5Mt (default: decay and extend
+    stable-end, others last); several with decay are a ladder"""
+    trial: int | None = None
+    """member of the run (default: the best at that checkpoint)"""
+    preset: PresetName = "decay"
+    """continue: all kept; decay: enter it now; extend: back in the stable stage, train on; recycle
+    (WSD-S): on from decayed weights at the peak; finetune: weights only"""
+    decay: tuple[int, ...] = ()
+    """steps of the decay, several are a fan (default: a fifth of all steps, or the parent's)"""
+    shape: tuple[str, ...] = ()
+    """shape of the decay as in schedule.decay_shape, several are a fan (default: the parent's)"""
+    keep: tuple[Part, ...] = ()
+    """parts kept that the preset resets"""
+    reset: tuple[Part, ...] = ()
+    """parts reset that the preset keeps; parameters are always kept"""
+    average: tuple[str, ...] = ()
+    """start from the average of the parameters of several checkpoints, as in at; moments and step
+    are the newest one's"""
+    ema: float | None = None
+    """of an average: weigh each checkpoint this much less than the next (default: all alike)"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fork(self)
+
+    @property
+    def members(self) -> int:
+        """Children trained at once: one for each point, length and shape."""
+        count = lambda values: max(1, len(values))
+        return count(self.at) * count(self.decay) * count(self.shape)
+
+
+@dataclass(frozen=True)
 class FunctionRun:
     """A search over the hyperparameters of a user's own function; called from Python only."""
 
@@ -184,7 +230,12 @@ def trained_at_once(search: SearchConfig, pbt: PbtConfig) -> int:
     return search.places or search.trials
 
 
-KINDS: dict[str, type[Run]] = {"pbt": PbtRun, "search": SearchRun, "train": TrainRun}
+KINDS: dict[str, type[Run]] = {
+    "pbt": PbtRun,
+    "search": SearchRun,
+    "train": TrainRun,
+    "fork": ForkRun,
+}
 """The config of each command that runs something."""
 
 

@@ -16,8 +16,8 @@ class Batches:
     An epoch is a permutation of all its windows, which are `context` tokens long and share one
     token with their neighbours (its last target). Every window comes once an epoch; each epoch has
     its own order, and shifts the windows by an offset of its own. `rows` are the rows of a batch
-    that this host reads, `[start, stop)`; none means all. Raises UsageError if one batch does not
-    fit into an epoch.
+    that this host reads, `[start, stop)`; none means all. `shift` is how many batches further on
+    the position is than the step. Raises UsageError if one batch does not fit into an epoch.
     """
 
     stream: np.ndarray
@@ -25,6 +25,7 @@ class Batches:
     batch_size: int
     seed: int = 0
     rows: tuple[int, int] | None = None
+    shift: int = 0
 
     def __post_init__(self) -> None:
         need, have = self.context * (self.batch_size + 1), len(self.stream)
@@ -55,7 +56,9 @@ class Batches:
         """`{"tokens": i32[S, B, T + 1]}` of the `steps` steps from `step` on, this host's rows."""
         if step < 0 or steps < 0:
             raise ValueError(f"step={step} and steps={steps} must not be negative")
-        each = np.arange(step, step + steps, dtype=np.int64)[:, None]
+        # a position that was reset is negative before the step of the reset, where nobody trains
+        begin = max(step + self.shift, 0)
+        each = np.arange(begin, begin + steps, dtype=np.int64)[:, None]
         starts = self.window_at(each * self.batch_size + np.arange(*self.span, dtype=np.int64))
         return {"tokens": _gather(self.stream, starts, self.context)}
 

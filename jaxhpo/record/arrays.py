@@ -1,7 +1,9 @@
 """States as named host arrays, written and read with Orbax, which only this module knows."""
 
 import concurrent.futures
-from collections.abc import Mapping
+import hashlib
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +62,12 @@ def write(directory: Path, arrays: Mapping[str, np.ndarray]) -> None:
     whole = {
         name: array for name, array in arrays.items() if array.size
     }  # Orbax refuses empty ones
+    # a chunk for each member, so that one can be read without the others
+    options = {name: ocp.SaveArgs(shard_axes=(0,) if a.ndim else ()) for name, a in whole.items()}
     checkpointer = ocp.Checkpointer(ocp.StandardCheckpointHandler())
     try:
-        checkpointer.save((directory / _ITEM).absolute(), args=ocp.args.StandardSave(whole))
+        path = (directory / _ITEM).absolute()
+        checkpointer.save(path, args=ocp.args.StandardSave(whole, save_args=options))
     finally:
         checkpointer.close()
 
@@ -79,6 +84,66 @@ def read(directory: Path, abstract_state: Any) -> Any:
             found[name] = jax.device_put(np.zeros(leaf.shape, leaf.dtype), leaf.sharding)
     structure = jax.tree.structure(abstract_state)
     return jax.tree.unflatten(structure, [found[name] for name in wanted])
+
+
+def read_member(directory: Path, saved: Tree, member: int) -> dict[str, np.ndarray]:
+    """Row `member` of arrays that `write` wrote; no other row's bytes are read."""
+    import tensorstore
+
+    base = f"file://{(directory / _ITEM).absolute()}/"
+    opened = {
+        name: tensorstore.open(
+            {
+                "driver": "zarr",
+                "kvstore": {"driver": "ocdbt", "base": base, "path": f"{name}/"},
+            },
+            open=True,
+            read=True,
+        )
+        for name, (_, shape) in saved.items()
+        if math.prod(shape)
+    }
+    reading = {name: found.result()[member].read() for name, found in opened.items()}
+    # a chunk that is missing reads as zeros, which its digest does not match
+    found = {name: np.asarray(row.result()) for name, row in reading.items()}
+    empty = lambda dtype, shape: np.zeros(shape[1:], jax.numpy.dtype(dtype))
+    return {name: found[name] if name in found else empty(*saved[name]) for name in saved}
+
+
+def populations(arrays: Mapping[str, np.ndarray], names: Iterable[str]) -> dict[str, list[str]]:
+    """By population, sha256 of each member; a population is what is named `name.`, "" is all.
+
+    Empty where the arrays of a population have no common first dimension.
+    """
+    found = {}
+    for name in names:
+        own = {leaf: array for leaf, array in arrays.items() if belongs(leaf, name)}
+        counts = {array.shape[:1] for array in own.values()}
+        (count,) = counts.pop() if len(counts) == 1 and () not in counts else (0,)
+        rows = ({leaf: array[row] for leaf, array in own.items()} for row in range(count))
+        found[name] = [member_digest(row) for row in rows]
+    return found
+
+
+def belongs(leaf: str, population: str) -> bool:
+    """Is this leaf of that population of a state?"""
+    return not population or leaf.startswith(f"{population}.")
+
+
+def member_digest(row: Mapping[str, np.ndarray]) -> str:
+    """sha256 of one member's arrays with their names."""
+    digest = hashlib.sha256()
+    for name in sorted(row):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(row[name]).tobytes())
+    return digest.hexdigest()
+
+
+def as_tree(abstract: Any, named: Mapping[str, np.ndarray]) -> Any:
+    """Named arrays in the structure of `abstract`."""
+    return jax.tree.unflatten(
+        jax.tree.structure(abstract), [named[name] for name in _named(abstract)]
+    )
 
 
 def _restore(directory: Path, wanted: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:

@@ -5,12 +5,14 @@ a manifest, and renamed into it; it leaves its place by a rename too, so a folde
 a name is whole, whenever the process is killed.
 """
 
+import contextlib
 import errno
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -19,7 +21,9 @@ from jaxhpo.errors import UsageError
 from jaxhpo.record import arrays as arrays_
 from jaxhpo.record.config import CheckpointConfig
 from jaxhpo.record.directory import RunDirectory
-from jaxhpo.record.manifest import Damaged, seal, verify
+from jaxhpo.record.keeping import kept
+from jaxhpo.record.manifest import Damaged, read, seal, verify
+from jaxhpo.record.pins import Gone, Pin
 from jaxhpo.record.shelf import Shelf
 
 _FULL = ("No space left", "RESOURCE_EXHAUSTED", "Disk quota exceeded", "File too large")
@@ -51,7 +55,8 @@ class Store:
     ...     store.save(7, state, {"step": 400})       # returns once the state is on the host
     ...     state = train(state)                      # donates the state that is being saved
 
-    Writing needs the run's lock; without it a store can only read. `on_commit(index, bytes,
+    Writing needs the run's lock; without it a store can only read. `root` is another folder of
+    checkpoints to read. `on_commit(index, bytes,
     seconds, digest)` and `note(text)` may be called from the background thread.
     """
 
@@ -60,21 +65,23 @@ class Store:
         run: RunDirectory,
         config: CheckpointConfig | None = None,
         *,
+        root: Path | None = None,
         on_commit: OnCommit = lambda index, size, seconds, digest: None,
         note: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self.root = run.checkpoints
+        self.root = run.checkpoints if root is None else root
         self._shelf = Shelf(self.root)
         self.pinned: set[int] = set()
         """indices that are kept whatever the keep policy says: pin before reading for a fork"""
         self._run = run
-        self._keep_last = (config or CheckpointConfig()).keep_last
+        self._policy = config or CheckpointConfig()
+        self._about: dict[int, dict[str, Any]] = {}
         self._on_commit = on_commit
         self._note = note
         self._thread: threading.Thread | None = None
         self._saving: int | None = None
         self._error: CheckpointError | None = None
-        if run.locked:
+        if run.locked and root is None:
             self._shelf.open_for_writing()
 
     def save(
@@ -134,6 +141,18 @@ class Store:
         """Committed checkpoints on the disk now, oldest first."""
         return self._shelf.indices()
 
+    def contents(self) -> dict[int, dict[str, Any]]:
+        """Committed checkpoints with their metadata, oldest first; empty of what can't be read."""
+        there = self.indices()
+        for index in there:
+            if index not in self._about:
+                try:
+                    self._about[index] = read(self._shelf.place(index))["metadata"]
+                except (Damaged, UsageError):
+                    self._about[index] = {}
+        self._about = {index: self._about[index] for index in there}
+        return dict(self._about)
+
     def latest(self, abstract_state: Any) -> Restored | None:
         """The newest checkpoint that is as it was written, or None if the run never had one.
 
@@ -146,14 +165,17 @@ class Store:
         self._join()
         skipped = []
         for index in reversed(self.indices()):
+            place = self._shelf.place(index)
             try:
-                manifest = verify(self._shelf.place(index))
+                with Pin(place):
+                    manifest = verify(place)
+                    return self._restore(index, manifest, abstract_state, tuple(skipped))
+            except Gone as gone:
+                skipped.append(str(gone))
             except Damaged as damage:
-                skipped.append(f"{self._shelf.place(index)}: {damage}")
+                skipped.append(f"{place}: {damage}")
                 if self._run.locked:
                     self._shelf.set_aside(index)
-                continue
-            return self._restore(index, manifest, abstract_state, tuple(skipped))
         if skipped or self._shelf.has_corrupt():
             why = f" ({'; '.join(skipped)})" if skipped else ""
             raise CheckpointError(
@@ -164,14 +186,52 @@ class Store:
 
     def restore(self, index: int, abstract_state: Any) -> Restored:
         """A given checkpoint. Raises `CheckpointError` naming those there are, or the damage."""
-        if index not in self.indices():
-            there = ", ".join(map(str, self.indices())) or "none"
-            raise CheckpointError(f"{self.root} has no checkpoint {index}; there are: {there}")
+        with self._opened(index) as place:
+            return self._restore(index, verify(place), abstract_state, ())
+
+    def restore_member(
+        self, index: int, member: int, abstract_member: Any, population: str = ""
+    ) -> Any:
+        """One member of a saved population as host arrays; the others' bytes are not read.
+
+        `member` is its place, `abstract_member` has leaves without [P]; `population` names one of
+        several. Raises `CheckpointError` naming the checkpoints there are, or the damage;
+        `UsageError` if shapes or dtypes differ.
+        """
+        with self._opened(index) as place:
+            manifest = read(place)
+            saved = {
+                name: (dtype, tuple(shape))
+                for name, (dtype, shape) in manifest["tree"].items()
+                if arrays_.belongs(name, population)
+            }
+            prefix = f"{population}." if population else ""
+            rows = {n.removeprefix(prefix): (dtype, s[1:]) for n, (dtype, s) in saved.items()}
+            arrays_.check_same(place, rows, arrays_.describe(abstract_member))
+            digests = manifest.get("members", {}).get(population, ())
+            if not 0 <= member < len(digests):
+                raise CheckpointError(f"{place} has no member {member}; members: {len(digests)}")
+            found = _readable(place, lambda: arrays_.read_member(place, saved, member))
+            if arrays_.member_digest(found) != digests[member]:
+                raise Damaged(f"the content of member {member} has changed")
+        named = {name.removeprefix(prefix): array for name, array in found.items()}
+        return arrays_.as_tree(abstract_member, named)
+
+    @contextlib.contextmanager
+    def _opened(self, index: int) -> Generator[Path]:
+        """A checkpoint's folder, pinned; damage inside becomes `CheckpointError`."""
+        self._join()
+        place = self._shelf.place(index)
         try:
-            manifest = verify(self._shelf.place(index))
+            if index not in self.indices():
+                there = ", ".join(map(str, self.indices())) or "none"
+                raise CheckpointError(f"{self.root} has no checkpoint {index}; there are: {there}")
+            with Pin(place):
+                yield place
+        except Gone as gone:
+            raise CheckpointError(str(gone)) from None
         except Damaged as damage:
-            raise CheckpointError(f"{self._shelf.place(index)} is damaged: {damage}") from None
-        return self._restore(index, manifest, abstract_state, ())
+            raise CheckpointError(f"{place} is damaged: {damage}") from None
 
     def metadata(self, index: int) -> dict[str, Any]:
         """What was saved beside a checkpoint. Raises `CheckpointError` where it is damaged."""
@@ -184,7 +244,8 @@ class Store:
         """Delete the checkpoints that follow `index`: a run that goes back there writes its own."""
         self._need_lock()
         self._join()
-        self._shelf.delete(later for later in self.indices() if later > index)
+        self._about.clear()
+        self._shelf.delete((later for later in self.indices() if later > index), pinned=True)
 
     def _write(self, index: int, copied: dict[str, np.ndarray], metadata: dict[str, Any]) -> None:
         needed = sum(array.nbytes for array in copied.values())
@@ -193,13 +254,18 @@ class Store:
         try:
             draft.mkdir(mode=0o700)
             arrays_.write(draft, copied)
-            content = {"index": index, "tree": arrays_.describe(copied), "metadata": metadata}
+            content = {
+                "index": index,
+                "tree": arrays_.describe(copied),
+                "members": arrays_.populations(copied, metadata.get("groups", ("",))),
+                "metadata": metadata,
+            }
             size, digest = seal(draft, content)
             self._shelf.commit(index)
             self._on_commit(index, size, time.monotonic() - started, digest)
-            committed = self.indices()
-            kept = {*committed[-self._keep_last :], *self.pinned}
-            self._shelf.delete(old for old in committed if old not in kept)
+            there = self.contents()
+            stay = kept(there, self._policy.keep_last, self._policy.keep_best, self.pinned)
+            self._shelf.delete(old for old in there if old not in stay)
         except BaseException as error:
             shutil.rmtree(draft, ignore_errors=True)
             self._error = self._explained(index, needed, error)
@@ -225,11 +291,7 @@ class Store:
             abstract_state = abstract_state(manifest["metadata"])
         saved = {name: (dtype, tuple(shape)) for name, (dtype, shape) in manifest["tree"].items()}
         arrays_.check_same(path, saved, arrays_.describe(abstract_state))
-        try:
-            state = arrays_.read(path, abstract_state)
-        except Exception as error:
-            reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-            raise CheckpointError(f"can't read the checkpoint {path}: {reason[:300]}") from error
+        state = _readable(path, lambda: arrays_.read(path, abstract_state))
         arrays_.check_same(path, saved, arrays_.describe(state))
         return Restored(index, state, manifest["metadata"], manifest["digest"], skipped)
 
@@ -260,3 +322,11 @@ class Store:
         error, self._error = self._error, None
         if error is not None:
             raise error
+
+
+def _readable(path: Path, read_: Callable[[], Any]) -> Any:
+    try:
+        return read_()
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise CheckpointError(f"can't read the checkpoint {path}: {reason[:300]}") from error

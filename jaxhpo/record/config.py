@@ -14,11 +14,17 @@ class CheckpointConfig:
     every_seconds: float = 30.0
     """shortest time between two saves; 0 saves after every segment"""
     keep_last: int = 2
-    """checkpoints kept besides pinned ones; older ones are deleted after each save"""
+    """newest checkpoints kept; the end of the stable stage and keep_steps are kept for good"""
+    keep_best: bool = True
+    """also keep the checkpoint with the lowest held-out loss"""
+    keep_steps: tuple[int, ...] = ()
+    """steps whose state is saved and kept for good, to fork from"""
 
     def __post_init__(self) -> None:
         _at_least("checkpoint.every_seconds", self.every_seconds, 0.0)
         _at_least("checkpoint.keep_last", self.keep_last, 1)
+        for step in self.keep_steps:
+            _at_least("checkpoint.keep_steps", step, 1)
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,8 @@ class TrackerConfig:
     """project that the mirrored runs belong to"""
     wandb_per_trial: bool = False
     """one W&B run per trial, in a group, instead of one for the whole population"""
+    wandb_fork: bool = False
+    """begin a fork's mirrored run as a W&B fork of its parent's, on servers that can"""
     wandb_timeout: float = 10.0
     """seconds to wait for W&B at the start, and again at the end"""
 

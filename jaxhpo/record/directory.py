@@ -6,19 +6,20 @@ from pathlib import Path
 from typing import Self
 
 from jaxhpo.errors import UsageError
-from jaxhpo.record.lock import Lock
+from jaxhpo.record.lock import Lock, Quiet
 from jaxhpo.record.paths import check_name, fsync_directory, safe_join
 
 LOG = "events.jsonl"
 CONFIG = "config.toml"
 CHECKPOINTS = "checkpoints"
+PARENTS = "parents"
 REPORT = "report"
 _LOCK = ".lock"
 _PREFIX = re.compile(r"[a-z0-9][a-z0-9._-]{0,47}")
 
 
 class RunDirectory:
-    """A run's folder: `events.jsonl`, `config.toml`, `checkpoints/`, `report/`."""
+    """A run's folder: `events.jsonl`, `config.toml`, `checkpoints/`, `parents/`, `report/`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -79,6 +80,11 @@ class RunDirectory:
         return safe_join(self.path, CHECKPOINTS)
 
     @property
+    def parents(self) -> Path:
+        """Checkpoints of other runs that this one was forked from."""
+        return safe_join(self.path, PARENTS)
+
+    @property
     def report(self) -> Path:
         return safe_join(self.path, REPORT)
 
@@ -95,6 +101,13 @@ class RunDirectory:
         if self._lock is None or not self._lock.held:
             self._lock = Lock(self.path / _LOCK)
         return self._lock
+
+    def quiet(self) -> "Quiet":
+        """Keeps writers out while this is read, without writing: any number may read.
+
+        Raises `UsageError` naming the process that is writing.
+        """
+        return Quiet(self.path / _LOCK)
 
     def write_text(self, name: str, text: str) -> Path:
         """Write a file whole or not at all; `name` may have folders. Returns its path."""

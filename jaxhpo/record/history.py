@@ -9,7 +9,9 @@ from typing import Any
 from jaxhpo.record.log import LogError, read
 
 Event = dict[str, Any]
-_UNDONE_BY_INDEX = frozenset({"plan", "report", "saving", "checkpoint", "best", "infeasible"})
+_UNDONE_BY_INDEX = frozenset(
+    {"plan", "births", "report", "saving", "checkpoint", "best", "infeasible"}
+)
 _ABOUT_THE_END = frozenset({"stop", "finish", "sample"})
 
 
@@ -35,6 +37,20 @@ class History:
     @property
     def finish(self) -> Event | None:
         return self._last("finish")
+
+    @property
+    def fork(self) -> Event | None:
+        """Where a forked run comes from, None of a run that began from scratch."""
+        return self._first("fork")
+
+    @property
+    def births(self) -> dict[int, dict[str, Any]]:
+        """By trial: `index`, `parent`, `step`, `reason`, `kept` and the point's `difference`."""
+        return {
+            row["trial"]: {**row, "index": event["index"]}
+            for event in self.of("births")
+            for row in event["trials"]
+        }
 
     @property
     def plans(self) -> tuple[Event, ...]:

@@ -41,6 +41,42 @@ class Lock:
         self.release()
 
 
+class Quiet:
+    """No writer in a run directory while this is held; writes nothing there itself."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor: int | None = None
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            pass  # nobody has ever written
+        except BlockingIOError:
+            holder = _holder(self._descriptor or 0)
+            self.release()
+            raise UsageError(
+                f"{path.parent} is running ({holder}); wait for it or stop it first"
+            ) from None
+        except OSError:
+            pass  # a disk without locks has no writer of ours
+
+    def release(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def _holder(descriptor: int) -> str:
+    text = os.pread(descriptor, 300, 0).decode(errors="replace")
+    return "".join(letter for letter in text if letter.isprintable()) or "another process"
+
+
 def _acquire(path: Path) -> int:
     try:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -54,12 +90,10 @@ def _acquire(path: Path) -> int:
             break
         except BlockingIOError:
             if time.monotonic() > deadline:
-                text = os.pread(descriptor, 300, 0).decode(errors="replace")
-                holder = "".join(letter for letter in text if letter.isprintable())
+                holder = _holder(descriptor)
                 os.close(descriptor)
                 raise UsageError(
-                    f"the run directory {path.parent} is in use by {holder or 'another process'}; "
-                    "wait for it or stop it"
+                    f"the run directory {path.parent} is in use by {holder}; wait for it or stop it"
                 ) from None
             time.sleep(0.05)
         except OSError as error:

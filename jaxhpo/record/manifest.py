@@ -47,7 +47,7 @@ def verify(directory: Path) -> dict[str, Any]:
 
     Raises `Damaged`, and `UsageError` if a newer version wrote it.
     """
-    manifest = _read(directory)
+    manifest = read(directory)
     for name, (size, digest) in manifest["files"].items():
         path = safe_join(directory, name)
         if not path.is_file():
@@ -60,7 +60,8 @@ def verify(directory: Path) -> dict[str, Any]:
     return manifest
 
 
-def _read(directory: Path) -> dict[str, Any]:
+def read(directory: Path) -> dict[str, Any]:
+    """The manifest, itself as it was written; no other file is looked at. Raises `Damaged`."""
     path = directory / MANIFEST
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from jaxhpo.record.paths import fsync_directory
+from jaxhpo.record.pins import Claim
 
 _COMMITTED = re.compile(r"\d{8}")
 _CORRUPT = re.compile(r"\d{8}\.corrupt(-\d+)?")
@@ -48,13 +49,19 @@ class Shelf:
             target = self.place(index).with_suffix(f".corrupt-{number}")
         os.rename(self.place(index), target)
 
-    def delete(self, indices: Iterable[int]) -> None:
-        """Delete checkpoints by a rename first: a half-deleted one is never seen."""
+    def delete(self, indices: Iterable[int], *, pinned: bool = False) -> None:
+        """Delete checkpoints by a rename first: a half-deleted one is never seen.
+
+        One that a reader has pinned is left for the next time, unless `pinned` ones go too.
+        """
         for index in indices:
-            trash = self.root / f"trash-{index:08d}.{os.getpid()}"
-            os.rename(self.place(index), trash)
-            fsync_directory(self.root)  # or a power cut brings back a half-deleted one
-            shutil.rmtree(trash, ignore_errors=True)
+            with Claim(self.place(index)) as claim:
+                if not (claim.held or pinned):
+                    continue
+                trash = self.root / f"trash-{index:08d}.{os.getpid()}"
+                os.rename(self.place(index), trash)
+                fsync_directory(self.root)  # or a power cut brings back a half-deleted one
+                shutil.rmtree(trash, ignore_errors=True)
 
     def open_for_writing(self) -> None:
         """Make the folder and remove what a killed writer left; only under the run's lock."""

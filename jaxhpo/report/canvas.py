@@ -210,8 +210,8 @@ def robust_limits(values: Sequence[float], also: Sequence[float] = ()) -> tuple[
 
 
 def group_colour(group: str) -> str:
-    """Blue for what is tuned, slate for what is held fixed beside it."""
-    return "#8893a0" if group == "fixed" else BLUE
+    """Blue for what is tuned, slate for what is held fixed beside it, ink for what is inherited."""
+    return {"fixed": "#8893a0", "trunk": INK}.get(group, BLUE)
 
 
 def group_label(group: str) -> str:

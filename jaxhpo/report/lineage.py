@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+TRUNK, CHILDREN = "trunk", "children"
+"""Groups of a forked run: what it inherited, and what it trained, whatever sets these apart."""
 SEARCHES = frozenset({"search", "function"})
 POPULATIONS = frozenset({"pbt", "pb2"})
 """Schedulers whose trials tune themselves while they train."""
@@ -57,6 +59,8 @@ class Segment:
     score: float
     curves: Mapping[str, tuple[float, ...]]
     diagnostics: Mapping[str, tuple[float, ...]]
+    inherited: bool = False
+    """trained by the run that this one was forked from"""
 
     @property
     def is_exploit(self) -> bool:
@@ -90,10 +94,16 @@ class Lineage:
 
 
 def trace(history: History) -> Lineage:
-    """The segments of a run with their parents, lanes and final ranks."""
+    """The segments of a run with their parents, lanes and final ranks.
+
+    Those that a forked run inherited come first, so that a fork reads as one curve that branches.
+    """
     reports = {report["index"]: report for report in history.reports}
-    segments: list[Segment] = []
+    segments = _inherited(history)
+    forked = bool(history.of("fork"))
     newest: dict[int, list[int]] = {}
+    for segment in segments:
+        newest.setdefault(segment.trial, []).append(segment.position)
     lanes: dict[int, int] = {}
     for plan in sorted(history.plans, key=lambda plan: plan["index"]):
         report = reports.get(plan["index"])
@@ -109,6 +119,7 @@ def trace(history: History) -> Lineage:
                 report.get(name, {}).get(str(row["trial"]), {})
                 for name in ("curves", "diagnostics")
             )
+            row = {**row, "group": CHILDREN} if forked else row
             segments.append(
                 _segment(
                     len(segments),
@@ -125,6 +136,39 @@ def trace(history: History) -> Lineage:
             newest.setdefault(segment.trial, []).append(segment.position)
     finals = _last_of_all(segments) if is_search(history) else _finals(segments)
     return Lineage(tuple(segments), finals, _ranks(segments, finals))
+
+
+def _inherited(history: History) -> list[Segment]:
+    """The lines of a fork's sources; none where the children count their steps anew."""
+    found: list[Segment] = []
+    for event in history.of("fork"):
+        for trial, source in enumerate(event["sources"]):
+            if "step" not in event["kept"]:
+                continue
+            parent = None
+            for row in source["line"]:
+                end = int(row["end"])
+                segment = Segment(
+                    position=len(found),
+                    plan=-1,
+                    lane=trial,
+                    trial=trial,
+                    group=TRUNK,
+                    point=row["point"],
+                    parent=parent,
+                    parent_trial=None if parent is None else trial,
+                    begin=int(row["begin"]),
+                    end=end,
+                    probe=0,
+                    loss=number(row["loss"]),
+                    score=number(row["score"]),
+                    curves={k: tuple(map(number, v)) for k, v in row["curves"].items()},
+                    diagnostics={},
+                    inherited=True,
+                )
+                found.append(segment)
+                parent = segment.position
+    return found
 
 
 def lives(lineage: Lineage) -> dict[int, Life]:

@@ -9,6 +9,7 @@ from typing import Any
 from jaxhpo.report.lineage import (
     History,
     Lineage,
+    Segment,
     ancestors,
     final_results,
     number,
@@ -147,8 +148,8 @@ def _costs(history: History, lineage: Lineage) -> dict[str, Any]:
         "compile_seconds": sum(number(row["seconds"]) for row in history.of("compile")),
         "tokens": tokens,
         "tokens_per_second": tokens / whole if whole > 0 else None,
-        "exploits": sum(row.is_exploit for row in lineage.segments),
-        "trials": len({row.trial for row in lineage.segments}),
+        "exploits": sum(row.is_exploit for row in lineage.segments if not _forked(lineage, row)),
+        "trials": len({row.trial for row in lineage.segments if not row.inherited}),
         "rounds": len(seconds),
     }
 
@@ -156,6 +157,12 @@ def _costs(history: History, lineage: Lineage) -> dict[str, Any]:
 def _steps_by_plan(lineage: Lineage) -> tuple[Counter[int], Counter[int]]:
     trained, probed = Counter[int](), Counter[int]()
     for row in lineage.segments:
-        trained[row.plan] += row.end - row.begin
-        probed[row.plan] += row.probe
+        if not row.inherited:
+            trained[row.plan] += row.end - row.begin
+            probed[row.plan] += row.probe
     return trained, probed
+
+
+def _forked(lineage: Lineage, row: Segment) -> bool:
+    """Does this segment start from another run's state?"""
+    return row.parent is None or lineage.segments[row.parent].inherited

@@ -8,6 +8,7 @@ __getattr__, __all__ = attach(
         "ScheduleConfig": "config",
         "Schedule": "phases",
         "Cooled": "phases",
+        "Shifted": "shifted",
         "Phase": "phases",
         "pack": "phases",
         "SHAPES": "shapes",

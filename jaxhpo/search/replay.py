@@ -77,7 +77,7 @@ def lineage_points(history: Iterable[tuple[Plan, Report]], trial: int) -> tuple[
     lives, until = [], math.inf
     ancestor: int | None = trial
     while ancestor is not None:
-        life = [(start, row) for start, row in rows[ancestor] if start < until]
+        life = [(start, row) for start, row in rows.get(ancestor, ()) if start < until]
         if not life:
             break
         lives.append(life)

@@ -50,8 +50,11 @@ def conclude(study: Study, setup: Setup, run: RunDirectory, begun: float) -> Out
         (plan_of(plan), report_of(report))
         for plan, report in zip(past.plans, past.reports, strict=True)
     ]
-    best = best_of(study.results)
+    everyone = setup.origin is not None
+    best = best_of(study.results, everyone)
     rows = lineage_points(pairs, best.trial)
+    if setup.origin is not None:
+        rows = (*setup.origin.points_before(best.trial), *rows)
     document = [{"step": step, "point": dict(point)} for step, point in rows]
     run.write_text("schedule.json", json.dumps(document, indent=1) + "\n")
     params = best_params(study, past, best)
@@ -60,7 +63,7 @@ def conclude(study: Study, setup: Setup, run: RunDirectory, begun: float) -> Out
     if setup.corpus is not None:
         write_sample(study, setup, best.trial, params)
         found["bits_per_byte"] = setup.corpus.bits_per_byte(best.loss)
-    groups = by_group(study.results)
+    groups = by_group(study.results, everyone)
     made = [row.steps for plan, _ in pairs for row in plan.assignments]
     probed = [row.probe for plan, _ in pairs for row in plan.assignments]
     idle = sum(event.get("idle_steps", 0) for event in past.reports)
@@ -91,13 +94,15 @@ def concluded(run: RunDirectory) -> Outcome | None:
     return Outcome(run.path, finish["best"], finish["groups"], finish["seconds"])
 
 
-def by_group(results: Mapping[int, tuple[Result, str]]) -> dict[str, dict[str, float]]:
-    """Best and median held-out loss of each group's trials that came furthest.
+def by_group(
+    results: Mapping[int, tuple[Result, str]], everyone: bool = False
+) -> dict[str, dict[str, float]]:
+    """Best and median held-out loss of each group's trials that came furthest, or of `everyone`.
 
     A diverged trial counts as infinite.
     """
     groups: dict[str, list[float]] = {}
-    for result, group in finalists(results).values():
+    for result, group in finalists(results, everyone).values():
         loss = result.loss if math.isfinite(result.loss) else math.inf
         groups.setdefault(group or "trial", []).append(loss)
     return {

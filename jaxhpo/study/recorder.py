@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from jaxhpo.record.checkpoints import CheckpointError, Store
 from jaxhpo.record.directory import RunDirectory
+from jaxhpo.record.keeping import KEEP, LOSS
 from jaxhpo.record.log import EventLog, shortest
 from jaxhpo.record.trackers.protocol import (
     Exploit,
@@ -19,8 +21,11 @@ from jaxhpo.record.trackers.protocol import (
     Tracker,
     TrialResult,
 )
-from jaxhpo.search.plan import Plan, Point, Report, Result
+from jaxhpo.search.plan import Assignment, Plan, Point, Report, Result
+from jaxhpo.study.births import birth
 from jaxhpo.study.groups import Groups
+from jaxhpo.study.kept import populations
+from jaxhpo.study.origin import Origin
 from jaxhpo.study.saved import as_safetensors, member_at
 
 CLIPPED = "clipped/"
@@ -60,11 +65,18 @@ class Recorder:
         total_steps: int,
         member_steps: int,
         save_seconds: float,
+        always: Mapping[int, str] | None = None,
+        origin: Origin | None = None,
     ) -> None:
         self.run, self.log, self.store, self.tracker = run, log, store, tracker
         self.total_steps, self.member_steps = total_steps, member_steps
-        self.save_seconds = save_seconds
+        self.save_seconds, self.origin = save_seconds, origin
+        self.always = dict(always or {})
+        """steps whose checkpoint is kept for good and is still to come, with the reason"""
         self.points: dict[int, Point] = {}
+        self.steps: dict[int, int] = {}
+        self.loss: float | None = None
+        """the lowest of the newest report, None where none is finite"""
         self.made = 0
         """member-steps trained so far, those of an earlier process included"""
         self._exploits: tuple[Exploit, ...] = ()
@@ -85,13 +97,25 @@ class Recorder:
         self._exploits = tuple(
             Exploit(row.trial, row.parent.trial, self._changes(row.parent.trial, row.point))
             for row in plan.assignments
-            if row.parent is not None and row.parent.trial != row.trial
+            if row.parent is not None and row.parent.trial not in (row.trial, *self._sources)
         )
+        born = [birth(row, self.points, self.steps, self.origin) for row in self._newcomers(plan)]
+        if born:
+            self.log.append("births", index=index, trials=born)
         self.points |= {row.trial: row.point for row in plan.assignments}
 
-    def remember(self, plan: Plan) -> None:
-        """A plan that an earlier process carried out."""
+    @property
+    def _sources(self) -> range:
+        """The trials that a fork took from another run."""
+        return range(0 if self.origin is None else len(self.origin.sources))
+
+    def _newcomers(self, plan: Plan) -> list[Assignment]:
+        return [row for row in plan.assignments if row.trial not in self.points]
+
+    def remember(self, plan: Plan, report: Report) -> None:
+        """A plan that an earlier process carried out, and what came of it."""
         self.points |= {row.trial: row.point for row in plan.assignments}
+        self._note(plan, report)
         self.made += sum(row.steps for row in plan.assignments)
 
     def infeasible(self, index: int, trial: int, reason: str) -> None:
@@ -125,6 +149,7 @@ class Recorder:
         """The report is on disk when this returns; the trackers have been told."""
         steps = sum(row.steps for row in plan.assignments)
         self.made += steps
+        self._note(plan, report)
         dense = {trial: _every_step(curve) for trial, curve in curves.items()}
         rare = {str(trial): _diagnosed(curve) for trial, curve in curves.items()}
         self.log.append(
@@ -159,20 +184,31 @@ class Recorder:
             )
         )
 
+    def _note(self, plan: Plan, report: Report) -> None:
+        searched = {row.trial for row in plan.assignments if row.group != "fixed"}
+        losses = [r.loss for r in report if r.trial in searched and math.isfinite(r.loss)]
+        self.loss = min(losses, default=None)
+        self.steps |= {result.trial: result.step for result in report}
+
     def save(self, index: int, state: Any, metadata: Mapping[str, Any], last: Any) -> None:
-        """Saves in the background when one is due; on the way out (`last`) waits for the commit.
+        """Saves in the background when one is due, and always at a step that is kept for good; on
+        the way out (`last`) waits for the commit.
 
         A save that fails leaves what was committed before; the run goes on and says so, except on
         the way out, where CheckpointError is raised.
         """
         due = time.monotonic() - self._saved >= self.save_seconds
-        if not (last or (due and not self.store.busy)):
+        step = next((step for step in self.always if step in reached(metadata)), None)
+        if not (last or step is not None or (due and not self.store.busy)):
             return
+        about = {**metadata, LOSS: self.loss, KEEP: self.always.get(step) if step else None}
         try:
             if last:
                 self.store.wait()
             self.log.append("saving", index=index, fsync=True)
-            self.store.save(index, state, dict(metadata), wait=bool(last))
+            self.store.save(index, state, about, wait=bool(last) or step is not None)
+            if step is not None:
+                del self.always[step]
             self._saved = time.monotonic()
             if last:
                 self.store.wait()
@@ -219,6 +255,16 @@ def _diagnosed(curve: Mapping[str, np.ndarray]) -> dict[str, list]:
     made = [np.isfinite(values) for values in rest.values()]
     some = np.any(made, axis=0) if made else np.zeros(len(curve["step"]), bool)
     return _thinned({n: values[some] for n, values in ({"step": curve["step"]} | rest).items()})
+
+
+def reached(metadata: Mapping[str, Any]) -> set[int]:
+    """The steps that the trials of a checkpoint have reached."""
+    return {
+        step
+        for _, trials, steps in populations(metadata)
+        for trial, step in zip(trials, steps, strict=True)
+        if trial is not None
+    }
 
 
 def _thinned(curve: Mapping[str, np.ndarray]) -> dict[str, list]:

@@ -1,5 +1,6 @@
 """A run from its config to its end, and a run that goes on."""
 
+import shutil
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -17,12 +18,14 @@ from jaxhpo.record.directory import CONFIG, RunDirectory
 from jaxhpo.record.history import History, history
 from jaxhpo.record.log import EventLog
 from jaxhpo.record.signals import StopSignals
-from jaxhpo.record.trackers.protocol import RunInfo
+from jaxhpo.record.trackers.protocol import ForkedFrom, RunInfo
 from jaxhpo.record.trackers.table import make_tracker
 from jaxhpo.search.plan import Plan
 from jaxhpo.study.groups import compile_all
+from jaxhpo.study.implant import adopt, implant
 from jaxhpo.study.journal import LogJournal
 from jaxhpo.study.loop import Study
+from jaxhpo.study.origin import Origin, describe
 from jaxhpo.study.outcome import Outcome, conclude, concluded
 from jaxhpo.study.recorder import Recorder
 from jaxhpo.study.replayed import replay, report_of
@@ -39,6 +42,8 @@ def execute(config: Run) -> Outcome:
         return resume(Path(config.out), config)
     setup = begin(config)
     run = RunDirectory.create(config.out, prefix=config.command)
+    if setup.origin is not None:
+        adopted(setup.origin, run)
     return carry_out(setup, run)
 
 
@@ -69,11 +74,21 @@ def resume(path: Path, config: Run | None = None) -> Outcome:
         return carry_out(setup, run, past)
 
 
+def adopted(origin: Origin, run: RunDirectory) -> None:
+    """Links a fork's checkpoints into its new directory, or leaves none behind."""
+    try:
+        adopt(origin, run)
+    except BaseException:
+        shutil.rmtree(run.path, ignore_errors=True)
+        raise
+
+
 def begin(config: Run, past: History | None = None) -> Setup:
     """Everything that can be refused, before anything is compiled or written."""
     prepare_backend(config.execution, config.members)
     use_compilation_cache(config.execution)
-    return prepare(config, LogJournal(past))
+    origin = Origin.of_event(past.fork) if past is not None and past.fork else None
+    return prepare(config, LogJournal(past), origin)
 
 
 def carry_out(setup: Setup, run: RunDirectory, past: History | None = None) -> Outcome:
@@ -93,9 +108,11 @@ def carry_out(setup: Setup, run: RunDirectory, past: History | None = None) -> O
                 note=tracker.note,
             ),
             tracker,
-            config.steps,
+            setup.total_steps,
             setup.extent.trained,
             config.checkpoint.every_seconds,
+            setup.always,
+            setup.origin,
         )
         with recorder.store:
             if past is None:
@@ -104,7 +121,11 @@ def carry_out(setup: Setup, run: RunDirectory, past: History | None = None) -> O
             if past is None:
                 setup.journal.bind(log)
             plan = setup.scheduler.first() if past is None else restore(study, past)
+            if setup.origin is not None and study.index == 0:
+                implant(setup.groups, setup.origin, run)
             setup.journal.bind(log)
+            for text in [] if setup.origin is None else describe(setup.origin):
+                tracker.note(text)
             tracker.note(f"{run.path}: compiling")
             compile_all(setup.groups.expected(plan), recorder.compiled)
             setup.groups.on_open = lambda group: compile_all([group], recorder.compiled)
@@ -122,11 +143,28 @@ def run_info(setup: Setup, run: RunDirectory, study: Study) -> RunInfo:
     return RunInfo(
         name=run.name,
         directory=run.path,
-        total_steps=config.steps,
+        total_steps=setup.total_steps,
         members=config.members,
         config=to_dict(config),
         step=study.groups.step(),
+        parent=None if setup.origin is None else forked_from(setup.origin, study.index == 0),
         trials=trials,
+    )
+
+
+def forked_from(origin: Origin, fresh: bool) -> ForkedFrom:
+    """What trackers are told of a fork's parent."""
+    sources = origin.sources
+    return ForkedFrom(
+        name=origin.name,
+        directory=Path(origin.run),
+        id=origin.id,
+        preset=origin.preset,
+        trials={
+            len(sources) + i: (sources[child.source].trial, sources[child.source].step)
+            for i, child in enumerate(origin.children)
+        },
+        fresh=fresh,
     )
 
 
@@ -151,6 +189,8 @@ def open_record(setup: Setup, run: RunDirectory, log: EventLog) -> None:
         **text,
         fsync=True,
     )
+    if setup.origin is not None:
+        log.append("fork", **setup.origin.to_event(), fsync=True)
     if corpus is not None:
         loss = corpus.bigram_loss()
         log.append("baseline", name="bigram", loss=loss, bits_per_byte=corpus.bits_per_byte(loss))
@@ -174,7 +214,7 @@ def restore(study: Study, past: History) -> Plan | None:
     for old, report in zip(made, past.reports, strict=False):
         groups.follow(old)
         study.remember(old, report_of(report))
-        recorder.remember(old)
+        recorder.remember(old, report_of(report))
     groups.load(found.state)
     kept = [event for event in past.of("best") if event["index"] <= index]
     study.kept = (kept[-1]["trial"], kept[-1]["step"]) if kept else None

@@ -1,11 +1,12 @@
 """From a config to the parts of a study: corpus, scheduler, compile groups."""
 
 import dataclasses
+import functools
 import itertools
 import os
 import platform
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import jax
 
 from jaxhpo import nn
 from jaxhpo.config import is_static, searchable_names
-from jaxhpo.config.run import FunctionRun, PbtRun, Run, SearchRun, TrainRun
+from jaxhpo.config.run import ForkRun, FunctionRun, PbtRun, Run, SearchRun, TrainRun
 from jaxhpo.data.corpus import open_corpus
 from jaxhpo.errors import UsageError
 from jaxhpo.population.mesh import make_mesh
@@ -26,11 +27,16 @@ from jaxhpo.search.pbt import Pbt
 from jaxhpo.search.plan import Extent, Scheduler
 from jaxhpo.search.replay import Replay
 from jaxhpo.search.rules import parse_rule
+from jaxhpo.search.segments import cut
 from jaxhpo.search.space import Space
 from jaxhpo.search.together import Together, beside_fixed
+from jaxhpo.study.forking import check_data, resolve
 from jaxhpo.study.groups import Groups, Statics
+from jaxhpo.study.implant import take_places
 from jaxhpo.study.journal import LogJournal
 from jaxhpo.study.opening import Opening
+from jaxhpo.study.origin import Origin
+from jaxhpo.study.stops import always_kept, check_ends
 
 SEGMENT = 100
 """Steps between two reports of a run that selects nothing."""
@@ -64,24 +70,41 @@ class Setup:
     """of a member (with static dimensions: of the config's own model)"""
     fingerprints: Mapping[str, str]
     """of the data: what a resumed run must find again"""
+    always: Mapping[int, str] = field(default_factory=dict)
+    """step -> why its checkpoint is kept for good"""
+    origin: Origin | None = None
+
+    @property
+    def total_steps(self) -> int:
+        """The largest step that a member reaches."""
+        return self.config.steps if self.origin is None else self.origin.total_steps
 
 
-def prepare(config: Run, journal: LogJournal | None = None) -> Setup:
+def prepare(config: Run, journal: LogJournal | None = None, origin: Origin | None = None) -> Setup:
     """Opens the corpus and builds the programs' description; nothing is compiled or written yet.
 
-    Raises UsageError for whatever of the config does not fit the data, the devices or itself.
+    `origin` is what a fork's log says; without it its parent is asked. Raises UsageError for
+    whatever of the config does not fit the data, the devices, its parent or itself.
     """
+    if isinstance(config, ForkRun) and origin is None:
+        config, origin = resolve(config)
     corpus = open_corpus(config.data, config.model.context, config.seed)
+    if origin is not None:
+        check_data(origin, corpus.fingerprints)
+        train = dataclasses.replace(corpus.train, shift=origin.data_shift)
+        corpus = dataclasses.replace(corpus, train=train)
     config = with_vocabulary(config, corpus)
+    always = always_kept(config, None if origin else anneal_start(config), origin)
     space = Space.from_mapping(config.space, is_static, searchable_names(config))
     rules = map(parse_rule, config.search.constraints if isinstance(config, SearchRun) else ())
     journal = LogJournal() if journal is None else journal
-    scheduler = make_scheduler(config, space, journal)
+    make = functools.partial(make_scheduler, config, space, always=always, origin=origin)
+    scheduler = make(journal)
     extent, foreseen = scheduler.extent, scheduler.foreseen
     check_devices(config)
     mesh = make_mesh(devices(config, extent.held), config.execution.data)
     searched = tuple(dict.fromkeys([*space.names, *(foreseen[0] if foreseen else ())]))
-    again = lambda: make_scheduler(config, space, Memory())
+    again = lambda: make(Memory())
     opening = Opening(config, corpus, mesh, searched, space.static, extent, foreseen, again)
     groups = Groups(opening, space.static)
     space = dataclasses.replace(space, constraints=(*space.constraints, *rules))
@@ -89,6 +112,8 @@ def prepare(config: Run, journal: LogJournal | None = None) -> Setup:
     for point in foreseen or ([] if space.static else [{}]):
         if (reason := groups.reason(point)) is not None:
             raise UsageError(reason)
+    if origin is not None:
+        take_places(groups, origin)
     return Setup(
         config=config,
         corpus=corpus,
@@ -100,6 +125,8 @@ def prepare(config: Run, journal: LogJournal | None = None) -> Setup:
         journal=journal,
         parameters=nn.count_parameters(config.model),
         fingerprints=corpus.fingerprints,
+        always=always,
+        origin=origin,
     )
 
 
@@ -163,8 +190,16 @@ def _existing(point: dict[str, Any], space: Space) -> dict[str, Any]:
     return {name: value for name, value in point.items() if name not in gone}
 
 
-def make_scheduler(config: Run, space: Space, journal: Journal | None = None) -> Scheduler:
-    """The scheduler of a command."""
+def make_scheduler(
+    config: Run,
+    space: Space,
+    journal: Journal | None = None,
+    always: Iterable[int] = (),
+    origin: Origin | None = None,
+) -> Scheduler:
+    """The scheduler of a command; where it can, it stops at the steps that are `always` kept."""
+    if origin is not None:
+        return origin.scheduler(SEGMENT, always)
     if isinstance(config, SearchRun):
         from jaxhpo.search.table import make
 
@@ -181,6 +216,7 @@ def make_scheduler(config: Run, space: Space, journal: Journal | None = None) ->
     if isinstance(config, PbtRun):
         anneal = anneal_start(config)
         pbt = Pbt(space, config.pbt, config.steps, config.seed, anneal_start=anneal)
+        check_ends(config, pbt.ends)
         return beside_fixed(pbt) if config.pbt.beside else Together({"pbt": pbt})
     segment = min(SEGMENT, config.steps)
     if isinstance(config, TrainRun) and config.schedule_from is not None:
@@ -188,7 +224,7 @@ def make_scheduler(config: Run, space: Space, journal: Journal | None = None) ->
 
         rows = discovered(Path(config.schedule_from))
         return Replay(rows, config.steps, segment, config.seed)
-    return Fixed([{}], config.steps, segment)
+    return Fixed([{}], config.steps, cut([*always, config.steps], segment))
 
 
 def anneal_start(config: Run) -> int | None:

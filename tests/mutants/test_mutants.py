@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 MEMBERS = "tests/population/test_promises.py"
+FORKS = "tests/study/test_forks.py"
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,30 @@ MUTANTS = [
         "        key = stream(run_seed, seed, member.step)",
         "        key = stream(run_seed, seed, index + __import__('os').getpid())",
         "tests/faults/test_killed_runs.py::test_ten_kills_change_no_bit_of_what_a_run_ends_with",
+    ),
+    Mutant(
+        5,
+        "study/implant.py",
+        "    return lambda taken: store.restore_member("
+        "taken.index, taken.place, one, taken.population)",
+        "    reset = lambda m: Member(m.params, jax.tree.map(lambda x: x * 0, m.moments), m.step)\n"
+        "    return lambda taken: reset(store.restore_member("
+        "taken.index, taken.place, one, taken.population))",
+        f"{FORKS}::test_a_fork_that_resets_nothing_ends_with_the_bits_of_a_run_never_forked",
+    ),
+    Mutant(
+        5,
+        "study/forking.py",
+        '            seed=source.seed if "key" in self.kept else seed,',
+        "            seed=seed,",
+        f"{FORKS}::test_a_fork_in_this_process_from_a_kept_step_has_the_same_bits",
+    ),
+    Mutant(
+        5,
+        "study/forking.py",
+        "rate = rate_at(self.parent.config, source.point, self.clock(source), source.step)",
+        "rate = 0.9 * rate_at(self.parent.config, source.point, self.clock(source), source.step)",
+        f"{FORKS}::test_the_rate_is_continuous_where_a_decay_begins",
     ),
     Mutant(
         6,

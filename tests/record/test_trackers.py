@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import time
+import types
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,8 @@ from jaxhpo.record.trackers import (
     Wandb,
     make_tracker,
 )
+from jaxhpo.record.trackers.protocol import ForkedFrom
+from jaxhpo.record.trackers.wandb import run_id
 
 
 class Terminal(io.StringIO):
@@ -241,3 +245,56 @@ def test_an_online_run_that_reaches_nobody_becomes_an_offline_one(tmp_path, key,
     assert done.stderr == ""
     assert list((tmp_path / "wandb").glob("offline-run-*"))
     assert time.monotonic() - started < 30.0
+
+
+class FakeWandb(types.ModuleType):
+    """Remembers what runs are opened with; its server forks, or refuses to."""
+
+    def __init__(self, forks: bool) -> None:
+        super().__init__("wandb")
+        self.forks, self.opened = forks, []
+
+    def setup(self, settings):
+        pass
+
+    def login(self, **_):
+        return True
+
+    class Settings:
+        def __init__(self, **_):
+            pass
+
+    def Api(self, **_):
+        rows = [{"_step": 3 * step, "train/step": step} for step in range(400)]
+        history = types.SimpleNamespace(scan_history=lambda keys: rows)
+        return types.SimpleNamespace(run=lambda path: history)
+
+    def init(self, **arguments):
+        if "fork_from" in arguments and not self.forks:
+            raise RuntimeError("forking is not enabled")
+        self.opened.append(arguments)
+        run = types.SimpleNamespace(summary={}, tags=(), config={}, log=lambda row: None)
+        run.define_metric, run.finish = (lambda *_, **__: None), (lambda **_: None)
+        return run
+
+
+@pytest.mark.parametrize(("asked", "forks"), [(False, True), (True, True), (True, False)])
+def test_a_fork_names_its_parent_and_begins_as_its_fork_where_the_server_can(
+    info, monkeypatch, asked, forks
+):
+    fake, notes = FakeWandb(forks), []
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    parent = ForkedFrom("trunk", info.directory.parent / "trunk", "ab12", "decay", {1: (0, 300)})
+    tracker = Wandb("online", fork=asked, note=notes.append)
+    tracker.start(replace(info, parent=parent))
+    tracker.finish(Summary())
+    (arguments,) = fake.opened
+    assert arguments["config"]["parent"] == {
+        "run": "trunk", "run_id": "ab12", "preset": "decay", "step": 300
+    }  # fmt: skip
+    assert arguments["tags"] == ["parent:trunk", "fork:decay"]
+    theirs = run_id(RunInfo("trunk", parent.directory, 0, 0), None)
+    wanted = f"{theirs}?_step={3 * 299}" if asked and forks else None
+    assert arguments.get("fork_from") == wanted
+    assert any("can't fork trunk" in note for note in notes) == (asked and not forks)

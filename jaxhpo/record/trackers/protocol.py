@@ -11,6 +11,24 @@ Value = float | int | str
 
 
 @dataclass(frozen=True)
+class ForkedFrom:
+    """The run that a run was forked from; `trials` is trial -> the parent's trial and its step."""
+
+    name: str
+    directory: Path
+    id: str
+    preset: str
+    trials: Mapping[int, tuple[int, int]]
+    fresh: bool = True
+    """whether the run begins now; a continued one is known to the mirrors already"""
+
+    @property
+    def step(self) -> int:
+        """The latest step that a trial was forked at."""
+        return max(step for _, step in self.trials.values())
+
+
+@dataclass(frozen=True)
 class RunInfo:
     """The run as it starts, or continues."""
 
@@ -24,6 +42,7 @@ class RunInfo:
     """resolved, nested as in the config file"""
     step: int = 0
     """where a continued run goes on"""
+    parent: ForkedFrom | None = None
     trials: int | None = None
     """trials that a search starts at most; None where all train side by side to the end"""
 

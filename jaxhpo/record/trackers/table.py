@@ -25,6 +25,7 @@ def make_tracker(config: TrackerConfig, stream: TextIO | None = None) -> Composi
             config.wandb,
             config.wandb_project,
             per_trial=config.wandb_per_trial,
+            fork=config.wandb_fork,
             timeout=config.wandb_timeout,
             note=note,
         )

@@ -23,7 +23,9 @@ class Wandb:
     One run for the population by default: `train/step`, `pop/best`, `pop/median`, `member/007/loss`
     (held out, nats), `member/007/train_loss` and other curves, `member/007/<hyperparameter>`. With
     `per_trial`, one run per trial in a group: ids are made from the run's name, parents are in the
-    config and in tags. Files go to the run directory. `note` receives what people should know.
+    config and in tags; so is the run that this one was forked from, and with `fork` it begins as a
+    fork of that run's mirror. Files go to the run directory. `note` receives what people should
+    know.
     """
 
     def __init__(
@@ -32,12 +34,14 @@ class Wandb:
         project: str = "jaxhpo",
         *,
         per_trial: bool = False,
+        fork: bool = False,
         timeout: float = 10.0,
         note: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._mode: Mode = mode
         self._project = project
         self._per_trial = per_trial
+        self._fork = fork
         self._timeout = timeout
         self._note = note
         self._queue: queue.Queue[Callable[[], None] | None] = queue.Queue(_MAX_WAITING)
@@ -107,7 +111,8 @@ class Wandb:
         wandb.setup(wandb.Settings(silent=True))
         self._mode = self._allowed_mode(wandb)
         if not self._per_trial:
-            self._runs[None] = self._open(None, redact(self._info.config))
+            config = {**redact(self._info.config), **self._parent(None)}
+            self._runs[None] = self._open(None, config, self._tags())
             self._runs[None].define_metric("*", step_metric="train/step")
         self._begun.set()
 
@@ -138,6 +143,10 @@ class Wandb:
             "reinit": "create_new",
             "settings": self._settings(wandb),
         }
+        if self._forks:
+            found = self._begin_fork(wandb, trial, arguments)
+            if found is not None:
+                return found
         try:
             return wandb.init(mode=self._mode, **arguments)
         except Exception as error:
@@ -147,6 +156,44 @@ class Wandb:
             self._note(f"W&B can't be reached, writing an offline run instead: {one_line(error)}")
             free = f"{arguments['id']}-offline"  # W&B holds on to the id of a failed start
             return wandb.init(mode="offline", **{**arguments, "id": free, "resume": None})
+
+    @property
+    def _forks(self) -> bool:
+        """Does a run begin as a fork of its parent's mirror?"""
+        parent = self._info.parent
+        return self._fork and self._mode == "online" and parent is not None and parent.fresh
+
+    def _begin_fork(self, wandb: Any, trial: int | None, arguments: dict[str, Any]) -> Any:
+        """A run that W&B forks from the parent's; None, with a note, where the server can't."""
+        parent = self._info.parent
+        if parent is None:
+            return None
+        theirs = RunInfo(parent.name, parent.directory, 0, 0)
+        mine = (None, parent.step) if trial is None else parent.trials.get(trial)
+        if mine is None:
+            return None
+        try:
+            at = _logged_at(wandb, self._project, run_id(theirs, mine[0]), mine[1], self._timeout)
+            source = f"{run_id(theirs, mine[0])}?_step={at}"
+            return wandb.init(mode="online", **{**arguments, "resume": None, "fork_from": source})
+        except Exception as error:
+            self._note(f"W&B can't fork {parent.name}, a new run instead: {one_line(error)}")
+            return None
+
+    def _parent(self, trial: int | None) -> dict[str, Any]:
+        """The entry of a run's config about what it was forked from."""
+        parent = self._info.parent
+        if parent is None:
+            return {}
+        about = {"run": parent.name, "run_id": parent.id, "preset": parent.preset}
+        if trial is None:
+            return {"parent": {**about, "step": parent.step}}
+        source, step = parent.trials.get(trial, (None, None))
+        return {"parent": {**about, "trial": source, "step": step}}
+
+    def _tags(self) -> tuple[str, ...]:
+        parent = self._info.parent
+        return () if parent is None else (f"parent:{parent.name}", f"fork:{parent.preset}")
 
     def _settings(self, wandb: Any) -> Any:
         wanted = {
@@ -199,8 +246,8 @@ class Wandb:
 
     def _begin_trial(self, trial: int, snapshot: Snapshot) -> Any:
         config = {**redact(self._info.config), "trial": trial, "parent": None}
-        config["point"] = dict(snapshot.points.get(trial, {}))
-        run = self._open(trial, config, tags=(f"trial:{trial}",))
+        config |= {"point": dict(snapshot.points.get(trial, {})), **self._parent(trial)}
+        run = self._open(trial, config, tags=(f"trial:{trial}", *self._tags()))
         run.define_metric("*", step_metric="train/step")
         self._runs[trial] = run
         return run
@@ -218,6 +265,18 @@ class Wandb:
 def in_a_sweep() -> str:
     """The id that a sweep's agent gave to this run; empty without an agent."""
     return os.environ.get("WANDB_RUN_ID", "") if os.environ.get("WANDB_SWEEP_ID") else ""
+
+
+def _logged_at(wandb: Any, project: str, run: str, step: int, timeout: float) -> int:
+    """The row of a mirrored run's history that a training step is in. Raises LookupError."""
+    rows = wandb.Api(timeout=max(1, int(timeout))).run(f"{project}/{run}")
+    found = -1
+    for row in rows.scan_history(keys=["_step", "train/step"]):
+        if row["train/step"] < step:
+            found = max(found, row["_step"])
+    if found < 0:
+        raise LookupError(f"{run} has no step before {step}")
+    return found
 
 
 def run_id(info: RunInfo, trial: int | None) -> str:
