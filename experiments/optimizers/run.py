@@ -146,7 +146,7 @@ def interval(a: Sequence[float], b: Sequence[float]) -> dict[str, Any]:
     """Mean of a - b, half of its 95% interval, and whether that excludes zero."""
     if not np.isfinite([a, b]).all():
         return {"mean": math.nan, "half_width": math.nan, "resolved": False}
-    mean, half = paired(list(a), list(b))
+    mean, half = paired([float(x) for x in a], [float(x) for x in b])
     return {"mean": mean, "half_width": half, "resolved": abs(mean) > half}
 
 

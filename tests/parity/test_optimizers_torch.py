@@ -89,6 +89,15 @@ def test_sgd_moves_as_torchs(momentum, nesterov, decay, seed):
     assert_close(ours(config, *case(seed)), torch_updates(make, *case(seed)))
 
 
+@examples
+@given(threshold=st.floats(0.01, 0.3), decay=st.floats(0.01, 1.0), seed=seeds)
+def test_l2_is_added_to_the_clipped_gradient_as_in_torch(threshold, decay, seed):
+    config = OptimizerConfig(kind="sgd", weight_decay=decay, clip_value=threshold, clip_norm=INF)
+    make = lambda weights: torch.optim.SGD(weights, RATE, momentum=0.9, weight_decay=decay)
+    clip = lambda weights: torch.nn.utils.clip_grad_value_(weights, threshold)
+    assert_close(ours(config, *case(seed)), torch_updates(make, *case(seed), clip))
+
+
 PLAIN = dict(kind="sgd", momentum=0.0, weight_decay=0.0)
 
 
