@@ -13,6 +13,7 @@ from jaxhpo.config.names import check_space, fixed_dimensions
 from jaxhpo.data.config import DataConfig
 from jaxhpo.errors import UsageError
 from jaxhpo.nn.config import DropoutConfig, LossConfig, ModelConfig
+from jaxhpo.optimizers.config import MAY_BE_INFINITE as THRESHOLDS
 from jaxhpo.optimizers.config import OptimizerConfig
 from jaxhpo.population.config import ExecutionConfig
 from jaxhpo.record.config import CheckpointConfig, TrackerConfig
@@ -27,7 +28,7 @@ SPACE = {
 }
 """Searched by default."""
 
-MAY_BE_INFINITE = frozenset({"optimizer.clip_norm"})
+MAY_BE_INFINITE = frozenset(f"optimizer.{name}" for name in THRESHOLDS)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ __getattr__, __all__ = attach(
         "cross_entropy": "losses",
         "loss": "losses",
         "count_parameters": "sizes",
+        "parameter_bytes": "sizes",
+        "tensors": "sizes",
         "flops_per_token": "sizes",
         "activation_bytes": "sizes",
         "sample": "decoding",

@@ -55,7 +55,9 @@ class ModelConfig:
     init_std: float = 0.02
     """of every matrix; those that write to the residual stream are divided by sqrt(2 num_layers)"""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
-    """of activations and matrix products; parameters, norms, softmax and loss stay float32"""
+    """of activations and matrix products; norms, softmax and loss stay float32"""
+    param_dtype: Literal["float32", "bfloat16"] = "float32"
+    """of matrices, embeddings and biases; gains and offsets of norms stay float32"""
     remat: bool = False
     """recompute each block in the backward pass instead of keeping its activations"""
 

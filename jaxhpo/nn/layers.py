@@ -93,10 +93,18 @@ def linear(
         outputs,
         use_bias=config.bias,
         dtype=jnp.dtype(config.compute_dtype),
-        kernel_init=nnx.initializers.normal(std),
+        param_dtype=jnp.dtype(config.param_dtype),
+        kernel_init=normal(std),
         dot_general=_dot_general,
         rngs=rngs,
     )
+
+
+def normal(std: float) -> nnx.Initializer:
+    """Normal entries drawn in float32 and then rounded: bfloat16 parameters start at the float32
+    ones of the same key, rounded."""
+    draw = nnx.initializers.normal(std)
+    return lambda key, shape, dtype=jnp.float32: draw(key, shape, jnp.float32).astype(dtype)
 
 
 def dropout(x: Array, rate: Array | None, key: Array | None) -> Array:

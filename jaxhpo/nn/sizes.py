@@ -1,16 +1,40 @@
 """How large a model is and what it costs, by closed formulas; nothing here needs jax."""
 
+import math
+
 from jaxhpo.errors import UsageError
 from jaxhpo.nn.config import ModelConfig
 
 
+def tensors(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Shape of every parameter by its path, such as `blocks/mlp/up/kernel`.
+
+    Raises UsageError where `vocab_size` is not set.
+    """
+    d, vocab = config.d_model, _vocabulary(config)
+    found: dict[str, tuple[int, ...]] = {"embed/embedding": (vocab, d)}
+    if config.position == "learned":
+        found["positions/embedding"] = (config.context, d)
+    if not config.tie_embeddings:
+        found["readout"] = (d, vocab)
+    # behind the blocks (pre), or behind the embedding (post)
+    found |= _norm("final_norm" if config.norm_position == "pre" else "embed_norm", config)
+    found |= {f"blocks/{k}": (config.num_layers, *v) for k, v in _block(config).items()}
+    return found
+
+
 def count_parameters(config: ModelConfig) -> int:
     """Parameters of a model. Raises UsageError where `vocab_size` is not set."""
-    d, vocab = config.d_model, _vocabulary(config)
-    read_out = 0 if config.tie_embeddings else d * vocab
-    positions = config.context * d if config.position == "learned" else 0
-    edge_norm = _norm(config, d)  # behind the blocks (pre), or behind the embedding (post)
-    return vocab * d + positions + edge_norm + read_out + config.num_layers * _block(config)
+    return sum(math.prod(shape) for shape in tensors(config).values())
+
+
+def parameter_bytes(config: ModelConfig) -> int:
+    """Bytes of a model's parameters: those of norms in float32, all others in `param_dtype`."""
+    width = 2 if config.param_dtype == "bfloat16" else 4
+    return sum(
+        (4 if "norm/" in name else width) * math.prod(shape)
+        for name, shape in tensors(config).items()
+    )
 
 
 def flops_per_token(config: ModelConfig, sequence: int) -> float:
@@ -56,18 +80,26 @@ BLOCK_COPIES = 2
 """Arrays of a block's widest results, in float32, that live at once while it is differentiated."""
 
 
-def _block(config: ModelConfig) -> int:
-    d, mlp, bias = config.d_model, config.mlp_width, int(config.bias)
-    q, kv = config.num_heads * config.width_of_head, config.kv_heads * config.width_of_head
-    attention = d * q + 2 * d * kv + q * d + bias * (q + 2 * kv + d)
-    ups = 2 if config.activation == "swiglu" else 1
-    feed_forward = ups * (d * mlp + bias * mlp) + mlp * d + bias * d
-    head_norms = 2 * config.width_of_head if config.qk_norm else 0
-    return attention + feed_forward + head_norms + 2 * _norm(config, d)
+def _block(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    d, mlp, head = config.d_model, config.mlp_width, config.width_of_head
+    q, kv = config.num_heads * head, config.kv_heads * head
+    widths = {"attention/query": (d, q), "attention/key": (d, kv), "attention/value": (d, kv)}
+    widths |= {"attention/out": (q, d), "mlp/up": (d, mlp), "mlp/down": (mlp, d)}
+    if config.activation == "swiglu":
+        widths["mlp/gate"] = (d, mlp)
+    found: dict[str, tuple[int, ...]] = {f"{k}/kernel": shape for k, shape in widths.items()}
+    if config.bias:
+        found |= {f"{name}/bias": shape[1:] for name, shape in widths.items()}
+    if config.qk_norm:
+        found |= {f"attention/{name}_norm/scale": (head,) for name in ("query", "key")}
+    return found | _norm("attention_norm", config) | _norm("mlp_norm", config)
 
 
-def _norm(config: ModelConfig, features: int) -> int:
-    return features * (2 if config.norm == "layer" and config.bias else 1)
+def _norm(name: str, config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    found = {f"{name}/scale": (config.d_model,)}
+    if config.norm == "layer" and config.bias:
+        found[f"{name}/bias"] = (config.d_model,)
+    return found
 
 
 def _vocabulary(config: ModelConfig) -> int:

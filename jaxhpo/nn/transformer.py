@@ -16,14 +16,15 @@ from jaxhpo.errors import UsageError
 from jaxhpo.nn.attention import Attention, rotation_of
 from jaxhpo.nn.config import ModelConfig
 from jaxhpo.nn.hyperparams import Dropout
-from jaxhpo.nn.layers import Mlp, dropout, norm, product
+from jaxhpo.nn.layers import Mlp, dropout, norm, normal, product
 
 Array = jax.Array
 Params = dict[str, Any]
 
 
 def init(config: ModelConfig, key: Array) -> Params:
-    """New parameters: nested dict of float32 arrays, those of the blocks with a leading [L].
+    """New parameters: nested dict of arrays of `param_dtype`, those of norms float32, those of the
+    blocks with a leading [L].
 
     Matrices are normal with `init_std`; those that write to the residual stream are divided by
     sqrt(2 L). Raises UsageError where `vocab_size` is not set.
@@ -97,9 +98,12 @@ class _Transformer(nnx.Module):
         if config.vocab_size is None:
             raise UsageError("model.vocab_size is not set; give the tokenizer's number of tokens")
         self.config = config
-        normal = nnx.initializers.normal(config.init_std)
         table = functools.partial(
-            nnx.Embed, features=config.d_model, embedding_init=normal, rngs=rngs
+            nnx.Embed,
+            features=config.d_model,
+            param_dtype=jnp.dtype(config.param_dtype),
+            embedding_init=normal(config.init_std),
+            rngs=rngs,
         )
         pre = config.norm_position == "pre"
         self.embed = table(config.vocab_size)
@@ -114,7 +118,8 @@ class _Transformer(nnx.Module):
 
     def _readout(self, rngs: nnx.Rngs) -> nnx.Param:
         shape = self.config.d_model, self.config.vocab_size
-        return nnx.Param(nnx.initializers.normal(self.config.init_std)(rngs.params(), shape))
+        draw = normal(self.config.init_std)
+        return nnx.Param(draw(rngs.params(), shape, jnp.dtype(self.config.param_dtype)))
 
     def __call__(
         self, tokens: Array, rates: Dropout, key: Array | None, unroll: bool | int
@@ -129,6 +134,7 @@ class _Transformer(nnx.Module):
     def _embedded(self, tokens: Array) -> Array:
         table, length = self.embed.embedding[...], tokens.shape[1]
         x = table.at[tokens].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+        x = x.astype(jnp.float32)
         if self.positions is not None:
             if length > self.config.context:
                 raise ValueError(f"{length} tokens exceed model.context={self.config.context}")

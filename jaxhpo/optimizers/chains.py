@@ -1,12 +1,14 @@
 """From traced hyperparameters to an optax chain, built inside the compiled step."""
 
+import jax
 import jax.numpy as jnp
 import optax
 
-from jaxhpo.optimizers.adam import scale_by_adam
+from jaxhpo.optimizers.clipping import clipping
 from jaxhpo.optimizers.config import OptimizerConfig
+from jaxhpo.optimizers.decay import add_decay
 from jaxhpo.optimizers.hyperparams import OptimizerHyperparams
-from jaxhpo.optimizers.masks import decayed
+from jaxhpo.optimizers.rules import RULES
 
 
 def scale_by_learning_rate(schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:
@@ -20,26 +22,33 @@ def scale_by_learning_rate(schedule: optax.Schedule) -> optax.GradientTransforma
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
 
-def _adamw(config: OptimizerConfig, numbers: OptimizerHyperparams) -> optax.GradientTransformation:
-    rest = (numbers.one_minus_beta1, numbers.one_minus_beta2, numbers.eps)
-    return optax.chain(
-        scale_by_adam(*rest, mu_dtype=config.moment_dtype),
-        optax.add_decayed_weights(numbers.weight_decay, mask=decayed),
-    )
+def in_float32(
+    transform: optax.GradientTransformationExtraArgs,
+) -> optax.GradientTransformationExtraArgs:
+    """`transform` on gradients and parameters as float32, so that no state follows their dtype."""
+    wide = lambda tree: jax.tree.map(_wide, tree)
 
+    def update(updates, state, params=None, **extra):
+        return transform.update(wide(updates), state, wide(params), **extra)
 
-OPTIMIZERS = {"adamw": _adamw}
-"""Update rules by name: (config, traced numbers) -> transformation before the learning rate."""
+    return optax.GradientTransformationExtraArgs(lambda p: transform.init(wide(p)), update)
 
 
 def build(
     config: OptimizerConfig, numbers: OptimizerHyperparams, schedule: optax.Schedule
 ) -> optax.GradientTransformationExtraArgs:
-    """Clipping, the update rule, the learning rate. `update` takes `step=i32[]`.
+    """Clipping, the update rule, decay and learning rate. `update` takes `step=i32[]`.
 
     The state depends on none of the numbers: the chain may be rebuilt in every step with others.
+    Updates are float32 whatever the parameters are. L2 is added after clipping, as in torch.
     """
-    clip = () if numbers.clip_norm is None else (optax.clip_by_global_norm(numbers.clip_norm),)
-    return optax.chain(
-        *clip, OPTIMIZERS[config.kind](config, numbers), scale_by_learning_rate(schedule)
-    )
+    chain = [*clipping(numbers), RULES[config.kind](config, numbers)]
+    chain.append(scale_by_learning_rate(schedule))
+    if numbers.weight_decay is not None:
+        place = {"l2": -2, "lr": -1}.get(config.convention, len(chain))
+        chain.insert(place, add_decay(config, numbers, schedule))
+    return in_float32(optax.chain(*chain))
+
+
+def _wide(leaf: jax.Array) -> jax.Array:
+    return leaf.astype(jnp.float32) if leaf.dtype == jnp.bfloat16 else leaf

@@ -63,7 +63,12 @@ def _row(
         schedule=schedules.lower_to(_in_steps(config, values["schedule"]), config.steps, size),
         optimizer=optimizers.lower(
             values["optimizer"],
-            clip=uses("optimizer.clip_norm") or np.isfinite(config.optimizer.clip_norm),
+            optimizers.present(
+                config.optimizer,
+                [n.removeprefix("optimizer.") for n in searched if n.startswith("optimizer.")],
+            ),
+            peak_lr=values["schedule"].peak_lr,
+            steps=config.steps,
         ),
         dropout=_dropout(config, searched, point),
         loss=LossTerms(

@@ -46,16 +46,23 @@ def gradient(task: Task, params: Any, batch: Any, hyperparams: Any, key: Any, ac
         )
         return jax.tree.map(jnp.add, total, found), None
 
-    zero = (jnp.float32(0), jax.tree.map(jnp.zeros_like, params))
+    zero = (jnp.float32(0), jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), params))
     total, _ = jax.lax.scan(add, zero, (split, jnp.arange(accumulate)))
     return jax.tree.map(lambda x: x / accumulate, total)
 
 
 def train_step(
-    task: Task, member: Member, hyperparams: Any, batch: Any, key: jax.Array, accumulate: int
+    task: Task,
+    member: Member,
+    hyperparams: Any,
+    batch: Any,
+    key: jax.Array,
+    accumulate: int,
+    measured: bool = True,
 ) -> tuple[Member, dict[str, jax.Array]]:
     """One update on `batch`; the metrics are f32[] each and belong to the step just made."""
     loss, grads = gradient(task, member.params, batch, hyperparams, key, accumulate)
+    grads = jax.tree.map(lambda g: g.astype(jnp.float32), grads)
     optimizer = optax.with_extra_args_support(task.optimizer(hyperparams))
     updates, moments = optimizer.update(grads, member.moments, member.params, step=member.step)
     metrics = {
@@ -63,11 +70,14 @@ def train_step(
         "lr": task.rate(hyperparams, member.step),
         "grad_norm": optax.tree.norm(grads),
     }
+    if measured and (measure := getattr(task, "measure", None)) is not None:
+        metrics |= measure(hyperparams, member, grads, updates, moments)
     params = optax.apply_updates(member.params, updates)
     return Member(params, moments, member.step + 1), metrics
 
 
 METRICS = ("loss", "lr", "grad_norm")
+"""What is recorded of a step of any task, before what the task itself measures."""
 
 
 def train_steps(
@@ -79,21 +89,28 @@ def train_steps(
     batches: Any,
     steps: jax.Array,
     accumulate: int,
+    measured: bool = True,
 ) -> tuple[Member, dict[str, jax.Array]]:
     """`steps` (traced, i32[]) updates on batches [S, B, ...]; metrics f32[S], NaN beyond `steps`.
+
+    What the task itself measures is left out where not `measured`.
 
     Under vmap a row that has made its own steps is frozen bit for bit while others go on.
     """
     size = jax.tree.leaves(batches)[0].shape[0]
-    curves = {name: jnp.full(size, jnp.nan, jnp.float32) for name in METRICS}
+
+    def make(member, index):
+        batch = jax.tree.map(lambda x: x[index], batches)
+        key = stream(run_seed, seed, member.step)
+        return train_step(task, member, hyperparams, batch, key, accumulate, measured)
 
     def body(index, carry):
         member, curves = carry
-        batch = jax.tree.map(lambda x: x[index], batches)
-        key = stream(run_seed, seed, member.step)
-        member, metrics = train_step(task, member, hyperparams, batch, key, accumulate)
-        return member, {name: curves[name].at[index].set(metrics[name]) for name in METRICS}
+        member, metrics = make(member, index)
+        return member, {name: curves[name].at[index].set(metrics[name]) for name in metrics}
 
+    names = jax.eval_shape(make, member, jnp.int32(0))[1]
+    curves = {name: jnp.full(size, jnp.nan, jnp.float32) for name in names}
     return jax.lax.fori_loop(0, steps, body, (member, curves))
 
 

@@ -1,20 +1,25 @@
 """How much memory a population takes on a device, by a closed formula: no compiler is asked."""
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 
-from jaxhpo import nn
+from jaxhpo import nn, optimizers
 from jaxhpo.errors import UsageError
 from jaxhpo.nn.config import ModelConfig
+from jaxhpo.optimizers.config import OptimizerConfig
 
 USABLE = 0.92
 """Share of a device's memory that may be planned for; the rest is the runtime's."""
 
 LAYERS_UNROLLED = 12
 """Depth up to which a CPU runs the layer loop laid out; more would take long to compile."""
+
+METRICS = 48
+"""Numbers that are recorded of a step, at most: three of any, clipping and norms by role."""
 
 WORKING_COPIES = 3
 """Copies of one member's parameters that a step holds besides its state: gradient, update, sum."""
@@ -51,26 +56,32 @@ def memory_plan(config: Any, rows: int, chunk: int, segment: int, probe: int) ->
     micro = batch // config.execution.accumulate
     tokens = config.model.context + 1
     staged = 4 * batch * tokens * (2 * segment + probe + config.data.eval_batches)
-    metrics = 3 * 4 * rows * segment
+    metrics = METRICS * 4 * rows * segment
     return MemoryPlan(
-        state=rows * member_bytes(config.model, config.optimizer.moment_dtype),
+        state=rows * _stored(config),
         working=chunk * working_bytes(config, micro),
         data=staged + metrics,
         limit=device_limit(),
     )
 
 
-def member_bytes(model: ModelConfig, moment_dtype: str = "float32") -> int:
-    """Bytes of one member: parameters and second moments in float32, first moments as stated."""
-    first = 2 if moment_dtype == "bfloat16" else 4
-    return nn.count_parameters(model) * (4 + first + 4) + 8
+def member_bytes(
+    model: ModelConfig, optimizer: OptimizerConfig, searched: Collection[str] = ()
+) -> int:
+    """Bytes of one member: parameters, what the optimizer keeps of them, and the step.
+
+    `searched` are the optimizer's fields that a search changes: a momentum may exist only for it.
+    """
+    which = optimizers.present(optimizer, searched)
+    kept = optimizers.state_bytes(optimizer, nn.tensors(model), which)
+    return nn.parameter_bytes(model) + kept + 4
 
 
 def working_bytes(config: Any, batch: int) -> int:
     """Bytes that one member in flight takes on top of the stored state."""
     model = config.model
     parameters = 4 * nn.count_parameters(model)
-    carried = member_bytes(model, config.optimizer.moment_dtype)
+    carried = _stored(config)
     activations = nn.activation_bytes(model, batch, model.context, model.remat, unrolled(config))
     return carried + WORKING_COPIES * parameters + activations
 
@@ -105,7 +116,7 @@ def default_chunk(config: Any, rows: int) -> int:
     limit = device_limit()
     if _on_cpu() or limit is None:
         return 1
-    free = USABLE * limit - rows * member_bytes(config.model, config.optimizer.moment_dtype)
+    free = USABLE * limit - rows * _stored(config)
     micro = config.data.batch_size // config.execution.data // config.execution.accumulate
     most = max(1, int(free // working_bytes(config, micro)))
     return math.ceil(rows / math.ceil(rows / most))
@@ -133,6 +144,11 @@ def check_fits(plan: MemoryPlan, config: Any, rows: int, chunk: int) -> None:
         f"{need}; not even one member fits: --execution.accumulate "
         f"{2 * config.execution.accumulate}{remat} needs less"
     )
+
+
+def _stored(config: Any) -> int:
+    names = [name.removeprefix("optimizer.") for name in config.space if "optimizer." in name]
+    return member_bytes(config.model, config.optimizer, names)
 
 
 def _on_cpu() -> bool:

@@ -80,6 +80,7 @@ def probe(
             _own(batches, row),
             row.probe,
             accumulate,
+            measured=False,
         )
         after = _evaluate_if(row.probe > 0, task, copy.params, row.hyperparams, held_out)
         return raw, jnp.where(row.probe > 0, after, raw)

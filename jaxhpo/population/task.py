@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from jaxhpo import nn, optimizers, schedules
@@ -22,6 +23,9 @@ class Task(Protocol):
     `key=None` asks for the evaluation loss (no dropout, no regularisation).
     `optimizer(hyperparams)` is an optax transformation whose state does not depend on the
     hyperparameters and whose `update` may take `step=i32[]`.
+    A task may also have `measure(hyperparams, before, grads, updates, moments) -> {name: f32[]}`,
+    which is recorded of every step; `before` is the member as it was. What it leaves out at a step
+    is NaN.
     `rate(hyperparams, step) -> f32[]` is the learning rate, for the record; `cooled(hyperparams,
     start, steps)` are hyperparameters whose rate falls to zero from `start`.
     """
@@ -41,11 +45,19 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A transformer on tokens; batches are {"tokens": i32[B, T + 1]}, if need be with a "mask"."""
+    """A transformer on tokens; batches are {"tokens": i32[B, T + 1]}, if need be with a "mask".
+
+    Raises UsageError for a decay rule that fits no parameter or overlaps another.
+    """
 
     model: ModelConfig
     update_rule: OptimizerConfig
     unroll: bool | int = 1
+    diagnose_every: int = 0
+
+    def __post_init__(self) -> None:
+        if self.model.vocab_size is not None:
+            optimizers.decay_shares(self.update_rule, nn.tensors(self.model))
 
     def init(self, key: jax.Array, hyperparams: Hyperparams) -> Params:
         del hyperparams
@@ -69,6 +81,24 @@ class LanguageModel:
 
     def rate(self, hyperparams: Hyperparams, step: jax.Array) -> jax.Array:
         return hyperparams.schedule(step)
+
+    def measure(
+        self, hyperparams: Hyperparams, before: Any, grads: Any, updates: Any, moments: Any
+    ) -> dict[str, jax.Array]:
+        """`clipped/...` of every step, and the optimizers' diagnostics of every
+        `diagnose_every`-th step, counted from zero (none where it is 0)."""
+        numbers = hyperparams.optimizer
+        shares = optimizers.clipped(numbers, grads)
+        if not self.diagnose_every:
+            return shares
+
+        def diagnose() -> dict[str, jax.Array]:
+            rate = self.rate(hyperparams, before.step)
+            return optimizers.diagnose(numbers, grads, updates, before.params, moments, rate)
+
+        absent = jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan), jax.eval_shape(diagnose))
+        due = before.step % self.diagnose_every == 0
+        return shares | jax.lax.cond(due, diagnose, lambda: absent)
 
     def cooled(self, hyperparams: Hyperparams, start: jax.Array, steps: jax.Array) -> Hyperparams:
         return replace(hyperparams, schedule=schedules.Cooled(hyperparams.schedule, start, steps))

@@ -27,6 +27,8 @@ class TrackerConfig:
 
     console: Literal["auto", "bar", "lines", "off"] = "auto"
     """progress bar, or one line a segment; auto: a bar on a terminal, else lines"""
+    diagnose_every: int = 10
+    """steps between two measurements of norms by role and effective learning rates; 0: none"""
     wandb: Literal["off", "offline", "online"] = "off"
     """mirror to Weights & Biases; offline writes to the run directory; online falls back to it"""
     wandb_project: str = "jaxhpo"
@@ -42,6 +44,7 @@ class TrackerConfig:
         if not self.wandb_project.strip():
             raise UsageError("tracker.wandb_project is empty; give the project a name")
         _at_least("tracker.wandb_timeout", self.wandb_timeout, 1.0)
+        _at_least("tracker.diagnose_every", self.diagnose_every, 0)
 
 
 def _at_least(name: str, value: float, low: float) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jaxhpo.report import canvas, curves, dimensions, schedule, throughput, tree
+from jaxhpo.report import canvas, components, curves, dimensions, schedule, throughput, tree
 from jaxhpo.report.lineage import History, Lineage
 
 
@@ -52,6 +52,13 @@ FIGURES: dict[str, Plot] = {
         "Gradient norms",
         "Global norm of the gradient before clipping.",
         curves.gradient_norms,
+    ),
+    "components": Plot(
+        "Norms by component",
+        "Norms over all layers of the best member's gradient, update and parameters, by role; its "
+        "learning rate over the norm of its parameters, and Adam's mean rate over the root of the "
+        "second moment; and how often clipping changed its gradient.",
+        components.components,
     ),
     "throughput": Plot(
         "Throughput",

@@ -34,7 +34,8 @@ class Segment:
     """One reported row of one plan; `begin` and `end` are steps of its model, ancestors included.
 
     `parent` is the position in `Lineage.segments` of the segment it continues, None for a newborn.
-    `curves` maps loss, lr and grad_norm to training values at the steps under "step".
+    `curves` maps loss, lr, grad_norm and shares clipped to training values at the steps under
+    "step"; `diagnostics` norms by role and effective learning rates, at steps of their own.
     """
 
     position: int
@@ -51,6 +52,7 @@ class Segment:
     loss: float
     score: float
     curves: Mapping[str, tuple[float, ...]]
+    diagnostics: Mapping[str, tuple[float, ...]]
 
     @property
     def is_exploit(self) -> bool:
@@ -99,10 +101,20 @@ def trace(history: History) -> Lineage:
         first = len(segments)
         for row in rows:
             parent = _parent(row, segments, newest)
-            curves = report.get("curves", {}).get(str(row["trial"]), {})
+            curves, rare = (
+                report.get(name, {}).get(str(row["trial"]), {})
+                for name in ("curves", "diagnostics")
+            )
             segments.append(
                 _segment(
-                    len(segments), plan["index"], lanes, row, results[row["trial"]], parent, curves
+                    len(segments),
+                    plan["index"],
+                    lanes,
+                    row,
+                    results[row["trial"]],
+                    parent,
+                    curves,
+                    rare,
                 )
             )
         for segment in segments[first:]:
@@ -193,7 +205,11 @@ def score_order(score: float) -> tuple[bool, float]:
     return math.isnan(score), 0.0 if math.isnan(score) else score
 
 
-def _segment(position, plan, lanes, row, result, parent, curves) -> Segment:
+def _numbers(curves: Mapping[str, Sequence[Any]]) -> dict[str, tuple[float, ...]]:
+    return {name: tuple(number(x) for x in values) for name, values in curves.items()}
+
+
+def _segment(position, plan, lanes, row, result, parent, curves, rare) -> Segment:
     source = row.get("parent")
     end = int(result["step"])
     return Segment(
@@ -210,7 +226,8 @@ def _segment(position, plan, lanes, row, result, parent, curves) -> Segment:
         probe=int(row.get("probe", 0)),
         loss=number(result["loss"]),
         score=number(result.get("score", result["loss"])),
-        curves={name: tuple(number(x) for x in values) for name, values in curves.items()},
+        curves=_numbers(curves),
+        diagnostics=_numbers(rare),
     )
 
 

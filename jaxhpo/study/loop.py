@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxhpo.errors import Diverged, Interrupted
 from jaxhpo.population.engine import Engine
-from jaxhpo.population.member import METRICS, Member
+from jaxhpo.population.member import Member
 from jaxhpo.population.rows import Rows
 from jaxhpo.search.plan import Plan, Point, Report, Result, Scheduler
 from jaxhpo.study.places import Places
@@ -130,11 +130,11 @@ def results(plan: Plan, places: Places, raw: np.ndarray, scores: np.ndarray) -> 
 def curves(
     plan: Plan, starts: Sequence[int], metrics: dict[str, np.ndarray]
 ) -> dict[int, dict[str, np.ndarray]]:
-    """Per trial, the steps made in this segment and their METRICS."""
+    """Per trial, the steps made in this segment and what was measured of them."""
     return {
         row.trial: {
             "step": np.arange(start, start + row.steps),
-            **{name: metrics[name][place, : row.steps] for name in METRICS},
+            **{name: values[place, : row.steps] for name, values in metrics.items()},
         }
         for place, (row, start) in enumerate(zip(plan.assignments, starts, strict=True))
     }

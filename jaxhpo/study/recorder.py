@@ -20,6 +20,9 @@ from jaxhpo.record.trackers.protocol import (
 from jaxhpo.search.plan import Plan, Point, Report
 from jaxhpo.study.places import Places
 
+CLIPPED = "clipped/"
+"""Begin of the names of shares clipped: what is logged of them is the mean since the last point."""
+
 CURVE_POINTS = 50
 """At most so many points of each curve are logged for one segment."""
 
@@ -73,12 +76,14 @@ class Recorder:
         """The report is on disk when this returns; the trackers have been told."""
         steps = sum(row.steps for row in plan.assignments)
         tokens = steps * self.tokens_per_step
-        thinned = {str(trial): _thinned(curve) for trial, curve in curves.items()}
+        dense = {trial: _every_step(curve) for trial, curve in curves.items()}
+        rare = {str(trial): _diagnosed(curve) for trial, curve in curves.items()}
         self.log.append(
             "report",
             index=index,
             results=[dataclasses.asdict(result) for result in report],
-            curves=thinned,
+            curves={str(trial): _thinned(curve) for trial, curve in dense.items()},
+            diagnostics={trial: curve for trial, curve in rare.items() if curve["step"]},
             seconds=seconds,
             tokens=tokens,
             probe_tokens=sum(row.probe for row in plan.assignments) * self.tokens_per_step,
@@ -96,7 +101,7 @@ class Recorder:
                 ),
                 exploits=self._exploits,
                 points=self.points,
-                curves={trial: dict(curve) for trial, curve in curves.items()},
+                curves=dense,
                 tokens_per_second=tokens / seconds,
                 seconds_left=self._seconds_left(step),
             )
@@ -151,12 +156,32 @@ class Recorder:
         return elapsed / made * (self.total_steps - step) if made > 0 else float("nan")
 
 
+def _every_step(curve: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The part of a segment's measurements that every step has."""
+    plain = ("step", "loss", "lr", "grad_norm")
+    return {n: values for n, values in curve.items() if n in plain or n.startswith(CLIPPED)}
+
+
+def _diagnosed(curve: Mapping[str, np.ndarray]) -> dict[str, list]:
+    """The part that only some steps have, at those steps; `step` is empty where there is none."""
+    rest = {name: values for name, values in curve.items() if name not in _every_step(curve)}
+    made = [np.isfinite(values) for values in rest.values()]
+    some = np.any(made, axis=0) if made else np.zeros(len(curve["step"]), bool)
+    return _thinned({n: values[some] for n, values in ({"step": curve["step"]} | rest).items()})
+
+
 def _thinned(curve: Mapping[str, np.ndarray]) -> dict[str, list]:
     """At most CURVE_POINTS of a segment's points, its last one always among them."""
     count = len(curve["step"])
     stride = -(-count // CURVE_POINTS)
-    keep = slice((count - 1) % stride, None, stride) if count else slice(None)
-    return {
-        name: values[keep].tolist() if name == "step" else shortest(values[keep])
-        for name, values in curve.items()
-    }
+    keep = np.arange((count - 1) % stride, count, stride) if count else np.arange(0)
+
+    def kept(name: str, values: np.ndarray) -> list:
+        if name == "step":
+            return values[keep].tolist()
+        if name.startswith(CLIPPED) and count:
+            begins = np.concatenate([[0], keep[:-1] + 1])
+            return shortest(np.add.reduceat(values, begins) / (keep + 1 - begins))
+        return shortest(values[keep])
+
+    return {name: kept(name, values) for name, values in curve.items()}

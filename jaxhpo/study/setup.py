@@ -131,7 +131,12 @@ def make_engine(config: Run) -> Engine:
         devices = min(len(jax.devices()), config.members * execution.data)
         devices = max(devices // execution.data, 1) * execution.data
     mesh = make_mesh(devices, execution.data)
-    task = LanguageModel(config.model, config.optimizer, memory.unrolled(config))
+    task = LanguageModel(
+        config.model,
+        config.optimizer,
+        memory.unrolled(config),
+        diagnose_every=config.tracker.diagnose_every,
+    )
     rows = -(-config.members // (devices // execution.data))
     return Engine(
         task,

@@ -56,7 +56,7 @@ def _candidates(hint: Any) -> list[Any]:
         if typing.get_origin(each) is typing.Literal:
             found += typing.get_args(each)
         elif typing.get_origin(each) is tuple:
-            found += [[0.5, 0.25], [1.5], ["hold 10"]]
+            found += [[0.5, 0.25], [1.5], ["hold 10"], ["norm=0.5"]]
         elif is_mapping(each):
             found.append({"loss.z_loss": "log(1e-6, 1e-3)"})
         else:

@@ -65,6 +65,23 @@ def test_bfloat16_computes_nearly_the_same(model):
     np.testing.assert_allclose(found, nn.apply(config, params, TOKENS), atol=0.05)
 
 
+def test_bfloat16_parameters_are_the_float32_ones_rounded_and_norms_stay_float32(model):
+    config, params = model
+    half = replace(config, param_dtype="bfloat16")
+    found = nn.init(half, jax.random.key(0))
+
+    def check(path, mine, full):
+        norm = "norm/" in jax.tree_util.keystr(path, simple=True, separator="/")
+        assert mine.dtype == (jnp.float32 if norm else jnp.bfloat16)
+        np.testing.assert_array_equal(mine, full.astype(mine.dtype))
+
+    jax.tree_util.tree_map_with_path(check, found, params)
+    exact = jax.tree.map(lambda x: x.astype(jnp.float32), found)
+    logits = nn.apply(half, found, TOKENS)
+    # activations are compute_dtype, float32 here: only the weights are rounded
+    np.testing.assert_allclose(logits, nn.apply(config, exact, TOKENS), atol=1e-6)
+
+
 def test_a_traced_rate_of_zero_drops_nothing_and_another_one_does():
     params = nn.init(TINY, jax.random.key(0))
     rates = lambda rate: Dropout(*[jnp.float32(rate)] * 4)

@@ -9,7 +9,7 @@ import pytest
 from jaxhpo import optimizers, schedules
 from jaxhpo.errors import UsageError
 from jaxhpo.optimizers import OptimizerConfig
-from jaxhpo.optimizers.masks import decayed
+from jaxhpo.optimizers.masks import decay_shares, named, renamed
 from jaxhpo.schedules import ScheduleConfig
 
 CONSTANT = ScheduleConfig(kind="constant", peak_lr=1e-2, warmup_steps=0)
@@ -23,6 +23,12 @@ def trajectory(chain, params, gradients, **extra):
         params = optax.apply_updates(params, updates)
         path.append(params)
     return path
+
+
+def decayed(tree):
+    """Where decay applies by default, as a mask for optax."""
+    shares = decay_shares(OptimizerConfig(), named(tree))
+    return renamed({name: share > 0 for name, share in shares.items()}, tree)
 
 
 def ours(config, schedule=CONSTANT, steps=100):
@@ -105,8 +111,54 @@ def test_first_moment_can_be_kept_in_bfloat16():
         ({"weight_decay": -0.1}, "optimizer.weight_decay=-0.1"),
         ({"clip_norm": 0.0}, "optimizer.clip_norm=0.0"),
         ({"eps": float("inf")}, "optimizer.eps=inf"),
+        ({"kind": "adamx"}, "optimizer.kind=adamx; allowed: adamw, adam, sgd, lion, muon"),
+        ({"decay": "weights"}, "optimizer.decay=weights; allowed: lr, schedule, constant, l2"),
+        ({"momentum": 1.0}, "optimizer.momentum=1.0; allowed: 0 <= momentum < 1"),
+        ({"clip_value": -1.0}, "optimizer.clip_value=-1.0; allowed: above 0"),
+        ({"clip_tensor": 0.0}, "optimizer.clip_tensor=0.0; allowed: above 0"),
+        ({"clip_role_query": -0.5}, "optimizer.clip_role_query=-0.5; allowed: above 0"),
+        ({"weight_decay_end": -0.1}, "optimizer.weight_decay_end=-0.1"),
+        ({"muon_rms": -0.2}, "optimizer.muon_rms=-0.2"),
+        ({"adafactor_clip": 0.0}, "optimizer.adafactor_clip=0.0"),
+        ({"adafactor_min_dim": 0}, "optimizer.adafactor_min_dim=0"),
+        ({"kind": "adamw", "decay": "l2"}, "makes adamw Adam; use optimizer.kind adam"),
+        ({"kind": "adam", "decay": "lr"}, "makes adam AdamW; use kind adamw"),
     ],
 )
 def test_numbers_outside_their_range_are_refused_by_name(values, named):
     with pytest.raises(UsageError, match=named):
         OptimizerConfig(**values)
+
+
+@pytest.mark.parametrize(
+    ("config", "searched"),
+    [
+        (OptimizerConfig(kind="sgd"), "beta2"),
+        (OptimizerConfig(), "momentum"),
+        (OptimizerConfig(), "weight_decay_end"),
+        (OptimizerConfig(kind="lion"), "adafactor_clip"),
+    ],
+)
+def test_a_search_over_what_has_no_effect_is_refused(config, searched):
+    with pytest.raises(UsageError, match=f"optimizer.{searched} has no effect with"):
+        optimizers.present(config, ["weight_decay", searched])
+
+
+def test_what_is_searched_exists_and_what_is_off_does_not():
+    present = lambda *searched, **values: optimizers.present(OptimizerConfig(**values), searched)
+    assert "momentum" not in present(kind="sgd", momentum=0.0)
+    assert "momentum" in present("momentum", kind="sgd", momentum=0.0)
+    assert "weight_decay" not in present(weight_decay=0.0)
+    assert "weight_decay" in present("weight_decay", weight_decay=0.0)
+    assert "weight_decay" not in present(kind="adam")
+    assert "clip_tensor" in present("clip_tensor") and "clip_tensor" not in present()
+    assert "muon_rms" not in present(kind="muon", muon_rms=None)
+
+
+def test_a_decay_that_needs_the_schedule_says_so():
+    for values, word in (
+        ({"decay": "schedule"}, "peak_lr"),
+        ({"decay_schedule": "cosine"}, "steps"),
+    ):
+        with pytest.raises(ValueError, match=word):
+            optimizers.lower(OptimizerConfig(weight_decay=0.1, **values))

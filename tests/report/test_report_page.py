@@ -2,6 +2,7 @@
 
 import html.parser
 import re
+import struct
 import subprocess
 import sys
 
@@ -125,6 +126,32 @@ def test_curves_and_times_that_a_log_lacks_are_left_out(tmp_path):
     page = write_report(synthetic_run.write(tmp_path / "run", events))
     assert "gradient-norms" not in figures(page)
     assert "throughput" not in figures(page)
+
+
+def with_diagnostics(events, clipped):
+    """The events with norms by role, an effective rate, and shares clipped where wanted."""
+    for kind, fields in events:
+        if kind == "report":
+            curves, rare = {}, {}
+            for trial, curve in fields["curves"].items():
+                count = len(curve["step"])
+                shares = {f"clipped/{name}": [0.5] * count for name in ("query", "global")}
+                curves[trial] = {**curve, **(shares if clipped else {})}
+                norms = ("grad_norm", "update_norm", "param_norm")
+                values = {f"{n}/{role}": [0.1] * count for n in norms for role in ("query", "norm")}
+                rare[trial] = {"step": curve["step"], **values, "lr_per_norm": [1e-4] * count}
+            fields = {**fields, "curves": curves, "diagnostics": rare}
+        yield kind, fields
+
+
+@pytest.mark.parametrize("clipped", [True, False])
+def test_norms_by_component_are_drawn_where_they_were_measured(tmp_path, clipped):
+    events = with_diagnostics(synthetic_run.events(**SMALL, rounds=3), clipped)
+    page = write_report(synthetic_run.write(tmp_path / "run", events))
+    assert "components" in figures(page)
+    heights = {True: 7.2, False: 5.2}
+    size = struct.unpack(">II", (page.parent / "components.png").read_bytes()[16:24])
+    assert size == (9 * 150, heights[clipped] * 150)
 
 
 def test_writing_again_replaces_the_figures(make_run):

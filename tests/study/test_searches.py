@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from jaxhpo.config.run import PbtRun, Run, TrainRun
@@ -18,6 +19,7 @@ from jaxhpo.schedules.config import ScheduleConfig
 from jaxhpo.search.config import PbtConfig
 from jaxhpo.study.discovered import discovered
 from jaxhpo.study.forecast import plan as forecast
+from jaxhpo.study.recorder import _thinned
 from jaxhpo.study.replayed import plan_of, replay
 from jaxhpo.study.runs import execute, resume
 from jaxhpo.study.setup import prepare
@@ -151,3 +153,32 @@ def test_the_schedule_of_a_run_that_has_not_finished_is_refused(searched, tmp_pa
     (unfinished / "events.jsonl").write_text("".join(kept))
     with pytest.raises(UsageError, match="has not finished"):
         discovered(unfinished)
+
+
+def test_what_is_measured_now_and_then_is_on_record_at_its_own_steps(searched) -> None:
+    run, _, _ = searched
+    reports = history(run).reports
+    rows = [report["diagnostics"] for report in reports]
+    steps = {step for row in rows for curve in row.values() for step in curve["step"]}
+    assert steps == {0, 10, 20}
+    curve = rows[0]["0"]
+    names = {
+        "grad_norm/query",
+        "update_norm/embedding",
+        "param_norm/norm",
+        "lr_per_norm",
+        "lr_adam",
+    }
+    assert names <= set(curve)
+    assert all(len(values) == len(curve["step"]) == 1 for values in curve.values())
+    assert not names & set(reports[0]["curves"]["0"])
+
+
+def test_the_share_clipped_is_the_mean_since_the_point_logged_before() -> None:
+    made = np.array([1, 0, 0, 1, 1, 1, 0] * 17, np.float32)  # 119 steps, of which 40 are logged
+    curve = _thinned({"step": np.arange(119), "loss": made, "clipped/query": made})
+    assert curve["step"] == list(range(1, 119, 3)) and curve["step"][-1] == 118
+    begins = [0, *(step + 1 for step in curve["step"][:-1])]
+    means = [made[a : b + 1].mean() for a, b in zip(begins, curve["step"], strict=True)]
+    assert curve["clipped/query"] == pytest.approx(means, rel=1e-6)
+    assert curve["loss"] == made[curve["step"]].tolist()
