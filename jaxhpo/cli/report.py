@@ -22,7 +22,13 @@ def show(run: Path, page: Path) -> None:
     from jaxhpo.record.history import history
     from jaxhpo.report.summary import summarise
 
-    print(table(summarise(history(RunDirectory.open(run).log))))
+    past = history(RunDirectory.open(run).log)
+    if past.fork is not None:
+        from jaxhpo.cli.fork import account
+
+        print(account(past))
+    else:
+        print(table(summarise(past)))
     print(f"\nrun     {run}\nreport  {page}")
 
 
