@@ -39,6 +39,11 @@ def fork(run: Path | str | None = None, config: ForkRun | None = None, **options
 
 
 def main(argv: Sequence[str]) -> int:
+    return show(fork(config=asked(argv)))
+
+
+def asked(argv: Sequence[str]) -> ForkRun:
+    """The fork that a command line describes: a run directory, then options over the parent's."""
     if not argv or argv[0].startswith("-"):
         if "-h" in argv or "--help" in argv:
             parse(ForkRun, ["--help"], USAGE)
@@ -46,8 +51,7 @@ def main(argv: Sequence[str]) -> int:
     path, options = existing(argv[0]), with_commas(argv[1:])
     from jaxhpo.study.inheritance import inherit
 
-    config = parse(ForkRun, options, USAGE, inherit(path))
-    return show(fork(config=config))
+    return parse(ForkRun, options, USAGE, inherit(path))
 
 
 def with_commas(argv: Sequence[str]) -> list[str]:

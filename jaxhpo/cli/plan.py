@@ -5,7 +5,7 @@ from typing import Any
 
 from jaxhpo.cli.options import parse
 from jaxhpo.config.fields import suggest
-from jaxhpo.config.run import KINDS, PbtRun, Run
+from jaxhpo.config.run import KINDS, ForkRun, PbtRun, Run
 from jaxhpo.errors import UsageError
 from jaxhpo.population.config import prepare_backend
 
@@ -29,5 +29,10 @@ def main(argv: Sequence[str]) -> int:
         return 0 if argv else 2
     if argv[0] not in KINDS:
         raise UsageError(f"nothing to plan for {argv[0]}; {suggest(argv[0], KINDS)}")
+    if argv[0] == ForkRun.command:
+        from jaxhpo.cli.fork import asked
+
+        print(plan(asked(argv[1:])))
+        return 0
     print(plan(parse(KINDS[argv[0]], argv[1:], f"jaxhpo plan {argv[0]}")))
     return 0
