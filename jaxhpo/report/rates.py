@@ -55,7 +55,9 @@ def figure(lines: Sequence[Line]) -> bytes:
 
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, **canvas.RC}):
         batch = tokens_per_step(lines)
-        drawn, axes = canvas.sheet(3.9, 1, 1 if batch else 2, sharey=True)
+        columns = max(1, min(4, len(lines), 110 // (8 + max(len(line.name) for line in lines))))
+        rows = -(-len(lines) // columns)
+        drawn, axes = canvas.sheet(3.7 + 0.18 * rows, 1, 1 if batch else 2, sharey=True)
         _panel(axes[0], lines, "steps", "step")
         if batch:
             above = axes[0].secondary_xaxis("top", functions=(_times(batch), _times(1 / batch)))
@@ -67,7 +69,6 @@ def figure(lines: Sequence[Line]) -> bytes:
             axes[1].tick_params(labelleft=False)
         axes[0].set_ylabel("learning rate")
         handles, labels = axes[0].get_legend_handles_labels()
-        columns = max(1, min(4, len(labels), 110 // (8 + max(map(len, labels)))))
         drawn.legend(handles, labels, loc="outside lower center", ncols=columns)
         return canvas.png(drawn)
 

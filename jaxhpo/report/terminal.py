@@ -58,14 +58,15 @@ def drawing(
 def legend(lines: Sequence[Line], width: int = 76, unicode: bool = True) -> list[list[Piece]]:
     """One row a curve: its mark, its name, and its highest and last rate."""
     rows = []
-    wide = min(max(len(line.name) for line in lines), width - 36)
+    wide = min(max(len(line.name) for line in lines), width - 32)
     for i, line in enumerate(lines):
         mark = "━━" if unicode else _PLAIN[i % len(_PLAIN)] * 2
+        name = line.name if len(line.name) <= wide else f"{line.name[: wide - 3]}..."
         peak, last = canvas.short(float(max(line.rates))), canvas.short(float(line.rates[-1]))
         rows.append(
             [
                 Piece(f"  {mark} ", COLOURS[i % len(COLOURS)]),
-                Piece(f"{line.name:<{wide}}  peak {peak:<9} last {last}"),
+                Piece(f"{name:<{wide}}  peak {peak:<9} last {last}"),
             ]
         )
     return rows

@@ -1,6 +1,7 @@
 """`jaxhpo schedule`: names with options become curves, and curves a drawing, a file or numbers."""
 
 import io
+import itertools
 import json
 from pathlib import Path
 
@@ -148,6 +149,21 @@ def test_peaks_far_apart_get_a_logarithmic_axis() -> None:
     rows = text(drawing([RISE, low], height=10))
     labels = [row.split("┤")[0].strip() for row in rows if "┤" in row]
     assert labels[0] == "1" and "0.01" in labels and "0" not in labels
+
+
+def test_on_a_logarithmic_axis_a_geometric_fall_is_straight() -> None:
+    fall = RISE._replace(rates=[10 ** (-4 * i / 100) for i in range(101)])
+    cells = drawing([fall, FLAT._replace(rates=[1e-3] * 51)], width=60, height=9)
+    columns = [[piece.colour for piece in row[1:]] for row in cells[:9]]
+    firsts = [row.index("blue") for row in columns]
+    gaps = [b - a for a, b in itertools.pairwise(firsts)]
+    assert min(gaps) >= 4 and max(gaps) - min(gaps) <= 2
+
+
+def test_a_long_name_is_cut_so_that_its_rates_are_seen() -> None:
+    named = RISE._replace(name="sequence:phases=" + "hold 10," * 20)
+    (row,) = text(legend([named], width=80))
+    assert len(row) <= 80 and row.endswith("last 1") and "..." in row
 
 
 def test_one_batch_for_all_is_recognised() -> None:

@@ -77,3 +77,13 @@ def test_an_empty_phase_is_skipped():
     rows += [Phase("cosine", 0.0, 5.0, 5.0), Phase("linear", 10.0, 1.0, 0.0)]
     found = schedules.sequence(rows)(np.array([0, 5, 10, 15, 20, 21]))
     np.testing.assert_allclose(found, [0.0, 0.5, 1.0, 0.5, 0.0, 0.0], atol=1e-7)
+
+
+def test_a_decay_of_no_steps_is_over_at_once():
+    table = schedules.wsd(1.0, 10.0, 0.0, floor=0.1)
+    np.testing.assert_allclose(table(np.array([9, 10, 11, 99])), [1.0, 0.1, 0.1, 0.1], rtol=1e-6)
+
+
+def test_a_rise_from_zero_keeps_its_first_digits():
+    found = schedules.sequence([Phase("polynomial", 1000.0, 0.0, 1.0, 0.5)])(np.array([1, 10]))
+    np.testing.assert_allclose(found, [5.001250625e-4, 5.012562893e-3], rtol=1e-6)
