@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxhpo.cli.launch import launch
+from jaxhpo.cli.launch import launch, show
 from jaxhpo.cli.options import parse
 from jaxhpo.cli.positional import existing
 from jaxhpo.config.run import ForkRun
@@ -39,6 +39,11 @@ def fork(run: Path | str | None = None, config: ForkRun | None = None, **options
 
 
 def main(argv: Sequence[str]) -> int:
+    return show(fork(config=asked(argv)))
+
+
+def asked(argv: Sequence[str]) -> ForkRun:
+    """The fork that a command line describes: a run directory, then options over the parent's."""
     if not argv or argv[0].startswith("-"):
         if "-h" in argv or "--help" in argv:
             parse(ForkRun, ["--help"], USAGE)
@@ -46,10 +51,7 @@ def main(argv: Sequence[str]) -> int:
     path, options = existing(argv[0]), with_commas(argv[1:])
     from jaxhpo.study.inheritance import inherit
 
-    config = parse(ForkRun, options, USAGE, inherit(path))
-    outcome = fork(config=config)
-    show(outcome.directory)
-    return 0
+    return parse(ForkRun, options, USAGE, inherit(path))
 
 
 def with_commas(argv: Sequence[str]) -> list[str]:
@@ -70,17 +72,12 @@ def with_commas(argv: Sequence[str]) -> list[str]:
     return words
 
 
-def show(run: Path) -> None:
-    """Prints where a fork began, what became of each child, and what it cost."""
-    from jaxhpo.record.directory import RunDirectory
-    from jaxhpo.record.history import history
+def account(past: Any) -> str:
+    """Where a fork began, what became of each child, and what it cost."""
     from jaxhpo.study.origin import Origin, describe
 
-    past = history(RunDirectory.open(run).log)
-    if past.fork is None:
-        raise UsageError(f"{run} was not forked from another run")
-    print("\n".join([*describe(Origin.of_event(past.fork)), "", *children(past), "", costs(past)]))
-    print(f"\nrun     {run}\nreport  {run / 'report' / 'index.html'}")
+    origin = Origin.of_event(past.fork)
+    return "\n".join([*describe(origin), "", *children(past), "", costs(past)])
 
 
 def children(past: Any) -> list[str]:
@@ -95,7 +92,7 @@ def children(past: Any) -> list[str]:
         trial = len(event["sources"]) + number
         source = event["sources"][child["source"]]
         loss = results.get(trial, {}).get("loss")
-        shown, bits = "diverged", ""
+        shown, bits = "" if loss is None else "diverged", ""
         if finite(loss):
             shown = f"{loss:.4f}"
             bits = f"{loss / math.log(2) / start['bytes_per_token']:.4f}"

@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxhpo.cli.options import parse
 from jaxhpo.config.fields import suggest
-from jaxhpo.config.run import KINDS, PbtRun, Run
+from jaxhpo.config.run import KINDS, ForkRun, PbtRun, Run
 from jaxhpo.errors import UsageError
 from jaxhpo.population.config import prepare_backend
 
@@ -33,6 +33,12 @@ def main(argv: Sequence[str]) -> int:
     if argv[0] not in KINDS:
         raise UsageError(f"nothing to plan for {argv[0]}; {suggest(argv[0], KINDS)}")
     words = [word for word in argv[1:] if word != "--json"]
-    found = plan(parse(KINDS[argv[0]], words, f"jaxhpo plan {argv[0]} [--json]"))
+    if argv[0] == ForkRun.command:
+        from jaxhpo.cli.fork import asked
+
+        config = asked(words)
+    else:
+        config = parse(KINDS[argv[0]], words, f"jaxhpo plan {argv[0]} [--json]")
+    found = plan(config)
     print(json.dumps(dataclasses.asdict(found)) if len(words) < len(argv) - 1 else found)
     return 0

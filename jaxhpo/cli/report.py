@@ -42,7 +42,16 @@ def plain(value: Any) -> Any:
 
 def show(run: Path, page: Path) -> None:
     """Prints what a run found, and where its page is."""
-    print(table(summary_of(run)))
+    from jaxhpo.record.directory import RunDirectory
+    from jaxhpo.record.history import history
+
+    past = history(RunDirectory.open(run).log)
+    if past.fork is not None:
+        from jaxhpo.cli.fork import account
+
+        print(account(past))
+    else:
+        print(table(summary_of(run)))
     print(f"\nrun     {run}\nreport  {page}")
 
 

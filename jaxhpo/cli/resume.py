@@ -30,17 +30,4 @@ def main(argv: Sequence[str]) -> int:
         from jaxhpo.study.stages import resume_stages
 
         return stages.show(stages.reported(resume_stages(path)))
-    outcome = resume(path)
-    if is_fork(path):
-        from jaxhpo.cli.fork import show as show_fork
-
-        show_fork(outcome.directory)
-        return 0
-    return show(outcome)
-
-
-def is_fork(path: Path) -> bool:
-    """Is this the directory of a run that was forked from another?"""
-    from jaxhpo.record.history import history
-
-    return history(path).fork is not None
+    return show(resume(path))

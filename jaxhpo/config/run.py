@@ -150,8 +150,8 @@ class TrainRun(Run):
 class ForkRun(Run):
     """Fork a run: train on from one of its checkpoints, what is kept and what is reset stated.
 
-    Every other option is the parent's unless it is given here. Of a decay the length is --decay,
-    else --steps is the step to train to, the parent's included.
+    Every other option is the parent's unless it is given here. The length of a decay is decay; else
+    steps is the step to train to, the parent's included.
     """
 
     command: ClassVar[str] = "fork"

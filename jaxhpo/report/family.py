@@ -50,8 +50,7 @@ Family = dict[Key, Relative]
 def family(histories: Iterable[Any]) -> Family:
     """The trials of all runs, parents before children. Raises UsageError for a run given twice."""
     found: Family = {}
-    waiting = {run_id(history): history for history in histories}
-    for history in _parents_first(waiting):
+    for history in _parents_first([(run_id(history), history) for history in histories]):
         _add(found, history)
     return found
 
@@ -86,13 +85,13 @@ def best(relatives: Family) -> Relative:
     return min(relatives.values(), key=lambda each: score_order(each.loss))
 
 
-def _parents_first(waiting: dict[str, Any]) -> list[Any]:
-    ordered, names = [], {}
-    for identity, history in waiting.items():
-        if (twice := names.get(identity)) is not None:
+def _parents_first(runs: Sequence[tuple[str, Any]]) -> list[Any]:
+    ordered, rest = [], {}
+    for identity, history in runs:
+        if identity in rest:
+            twice = rest[identity].path.parent
             raise UsageError(f"{twice} and {history.path.parent} are the same run; give it once")
-        names[identity] = history.path.parent
-    rest = dict(waiting)
+        rest[identity] = history
     while rest:
         ready = [i for i, h in rest.items() if not (h.fork and h.fork["id"] in rest)]
         for identity in ready or list(rest):

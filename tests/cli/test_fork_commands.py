@@ -131,3 +131,9 @@ def test_help_is_printed(command: str, capsys: pytest.CaptureFixture[str]) -> No
     except SystemExit as exit_:
         assert not exit_.code
     assert "usage: jaxhpo" in capsys.readouterr().out
+
+
+def test_a_fork_is_planned_before_it_runs(trunk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "fork", str(trunk), "--decay", "8,16"]) == 0
+    said = capsys.readouterr().out
+    assert "24 trained" in said and "members" in said

@@ -60,11 +60,10 @@ MUTANTS = [
     Mutant(
         5,
         "study/implant.py",
-        "    return lambda taken: store.restore_member("
-        "taken.index, taken.place, one, taken.population)",
-        "    reset = lambda m: Member(m.params, jax.tree.map(lambda x: x * 0, m.moments), m.step)\n"
-        "    return lambda taken: reset(store.restore_member("
-        "taken.index, taken.place, one, taken.population))",
+        "    *earlier, newest = source.taken\n    member = read_member(newest)\n",
+        "    *earlier, newest = source.taken\n    member = read_member(newest)\n"
+        "    zero = jax.tree.map(np.zeros_like, member.moments)\n"
+        "    member = Member(member.params, zero, member.step)\n",
         f"{FORKS}::test_a_fork_that_resets_nothing_ends_with_the_bits_of_a_run_never_forked",
     ),
     Mutant(

@@ -36,9 +36,9 @@ if __name__ == "__main__":  # a fork server: each line names a run directory
         child = os.fork()
         if child == 0:
             try:
+                os.write(1, f"child {os.getpid()}\n".encode())  # before all else that it says
                 save_until_killed(Path(line.strip()), 1)
             finally:
                 os._exit(1)
-        os.write(1, f"child {child}\n".encode())
         _, status = os.waitpid(child, 0)
         os.write(1, f"ended {status}\n".encode())

@@ -6,11 +6,13 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import jax
 import numpy as np
 import pytest
 
+from jaxhpo.config.fields import hints
 from jaxhpo.config.forks import PRESETS
 from jaxhpo.config.run import ForkRun
 from jaxhpo.errors import UsageError
@@ -20,6 +22,7 @@ from jaxhpo.record.checkpoints import Store
 from jaxhpo.record.config import CheckpointConfig
 from jaxhpo.record.directory import RunDirectory
 from jaxhpo.record.history import history
+from jaxhpo.schedules.config import ScheduleConfig
 from jaxhpo.study.implant import adopt, implant, reader
 from jaxhpo.study.inheritance import inherit
 from jaxhpo.study.kept import Kept
@@ -216,6 +219,28 @@ def test_a_decay_from_a_falling_rate_begins_at_that_rate(whole: Path, runs: Path
     execute(forked(whole, runs / "half", preset="continue", at=("640",), steps=720))
     setup = prepare(forked(runs / "half", at=("last",), decay=(40,)))
     assert setup.origin.rates[0] == pytest.approx(3e-3 * (1 - 80 / 160), rel=1e-6)
+
+
+def rate_of(setup, step: int) -> float:
+    rows = setup.groups.opened[()].lower([setup.origin.children[0].point])
+    return float(jax.tree.map(lambda leaf: leaf[0], rows.schedule)(np.int32(step)))
+
+
+@pytest.mark.parametrize("shape", get_args(hints(ScheduleConfig)["decay_shape"]))
+@pytest.mark.parametrize("unit", ["steps", "tokens"])
+def test_every_shape_begins_at_the_peak_whatever_lengths_are_counted_in(
+    shape: str, unit: str, whole: Path
+) -> None:
+    config = forked(whole, at=("400",), decay=(40,), shape=(shape,))
+    each = config.tokens_per_step if unit == "tokens" else 1
+    schedule = ScheduleConfig(
+        unit=unit, warmup_steps=10 * each, floor=0.1, half_life=12 * each, decay_steps=160 * each
+    )
+    setup = prepare(replace(config, schedule=schedule))
+    assert setup.origin.rates[0] == pytest.approx(3e-3, rel=1e-6)
+    # an exponential decay ends where its half-life says: 0.5^(40/12)
+    assert 0.99e-4 < rate_of(setup, 440) < 3.1e-4
+    assert setup.origin.total_steps == 440
 
 
 def test_recycling_begins_at_the_peak_with_the_moments(whole: Path, runs: Path) -> None:
