@@ -229,7 +229,7 @@ def write(writer: "Writer", query: SampleQuery, prompts: Any, advance: Any) -> "
     blocks = []
     for block in writer.stream(prompts, settings, seeds, query.tokens, stops, query.beyond):
         blocks.append(block)
-        advance(block.tokens.size)
+        advance(int((block.tokens >= 0).sum()))
     return writer.samples(prompts, settings, seeds, joined(blocks))
 
 
