@@ -1,9 +1,9 @@
 """Tune the hyperparameters of language models: whole searches in one JAX program.
 
 Each command of `jaxhpo` is one typed call: `pbt(config)`, `train(config)`, `resume(run)`,
-`plan(config)`, `write_report(run)`. `with_recipe(config, name)` gives a config a published recipe,
-`discovered_schedule(run)` the learning rate that a run found. Nothing heavy is imported before it
-is used.
+`plan(config)`, `sample(run)`, `size(model)`, `write_report(run)`. `with_recipe(config, name)` gives a
+config a published recipe, `discovered_schedule(run)` the learning rate that a run found. Nothing
+heavy is imported before it is used.
 """
 
 from typing import TYPE_CHECKING
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from jaxhpo.cli.pbt import pbt
     from jaxhpo.cli.plan import plan
     from jaxhpo.cli.resume import resume
+    from jaxhpo.cli.sample import SampleQuery, sample
+    from jaxhpo.cli.size import SizeQuery, size
     from jaxhpo.cli.train import train
     from jaxhpo.config.recipes import with_recipe
     from jaxhpo.config.run import PbtRun, TrainRun
@@ -40,7 +42,9 @@ __all__ = [
     "OptimizerConfig",
     "PbtConfig",
     "PbtRun",
+    "SampleQuery",
     "ScheduleConfig",
+    "SizeQuery",
     "TrackerConfig",
     "TrainRun",
     "UsageError",
@@ -48,6 +52,8 @@ __all__ = [
     "pbt",
     "plan",
     "resume",
+    "sample",
+    "size",
     "train",
     "with_recipe",
     "write_report",
@@ -60,6 +66,10 @@ __getattr__, _ = attach(
         "train": "cli.train",
         "resume": "cli.resume",
         "plan": "cli.plan",
+        "sample": "cli.sample",
+        "SampleQuery": "cli.sample",
+        "size": "cli.size",
+        "SizeQuery": "cli.size",
         "write_report": "report.page",
         "discovered_schedule": "study.rates",
         "with_recipe": "config.recipes",

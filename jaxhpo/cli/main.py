@@ -17,6 +17,11 @@ COMMANDS = {
     ),
     "resume": ("jaxhpo.cli.resume", "carry on a run that was stopped or killed"),
     "plan": ("jaxhpo.cli.plan", "print what a run will compile and how much memory it takes"),
+    "sample": ("jaxhpo.cli.sample", "write text with the model of a run, or explain one token"),
+    "size": (
+        "jaxhpo.cli.size",
+        "print parameters, operations and memory of a model, and its chips",
+    ),
     "report": ("jaxhpo.cli.report", "draw the figures of a run and write its page"),
     "schedule": ("jaxhpo.cli.schedule", "draw learning-rate schedules over steps and tokens"),
 }

@@ -1,5 +1,7 @@
 """`jaxhpo plan`: what a run will compile and how much memory it takes, before anything runs."""
 
+import dataclasses
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,9 +27,12 @@ def plan(config: Run | None = None) -> Any:
 def main(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(f"usage: jaxhpo plan {{{','.join(KINDS)}}} [OPTIONS]\n\n{__doc__}\n\n"
-              f"The options are those of the command: jaxhpo plan pbt --help")  # fmt: skip
+              f"The options are those of the command: jaxhpo plan pbt --help.\n"
+              f"--json prints JSON.")  # fmt: skip
         return 0 if argv else 2
     if argv[0] not in KINDS:
         raise UsageError(f"nothing to plan for {argv[0]}; {suggest(argv[0], KINDS)}")
-    print(plan(parse(KINDS[argv[0]], argv[1:], f"jaxhpo plan {argv[0]}")))
+    words = [word for word in argv[1:] if word != "--json"]
+    found = plan(parse(KINDS[argv[0]], words, f"jaxhpo plan {argv[0]} [--json]"))
+    print(json.dumps(dataclasses.asdict(found)) if len(words) < len(argv) - 1 else found)
     return 0

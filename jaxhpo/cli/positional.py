@@ -17,7 +17,12 @@ def run_directory(argv: Sequence[str], command: str, doc: str) -> Path:
             raise UsageError(f"unknown option {word}; {usage}")
     if len(argv) != 1:
         raise UsageError(f"{'no run directory' if not argv else 'more than one argument'}; {usage}")
-    path = Path(argv[0])
+    return existing(argv[0])
+
+
+def existing(text: str) -> Path:
+    """The folder that a command line names. Raises UsageError naming the nearest there is."""
+    path = Path(text)
     if not path.is_dir():
         raise UsageError(f"no run directory {path}{_nearest(path)}")
     return path

@@ -1,5 +1,6 @@
 """`jaxhpo report RUN`: draw the figures of a run and write its page, finished or not."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,20 +10,39 @@ from jaxhpo.cli.positional import run_directory
 
 
 def main(argv: Sequence[str]) -> int:
-    run = run_directory(argv, "report", __doc__ or "")
+    words = [word for word in argv if word != "--json"]
+    run = run_directory(words, "report", f"{__doc__}\n\n  --json  print the numbers as JSON")
     from jaxhpo.report.page import write_report
 
-    show(run, write_report(run))
+    page = write_report(run)
+    if len(words) < len(argv):
+        print(json.dumps({"run": str(run), "report": str(page), **plain(summary_of(run))}))
+    else:
+        show(run, page)
     return 0
 
 
-def show(run: Path, page: Path) -> None:
-    """Prints what a run found, and where its page is."""
+def summary_of(run: Path) -> Mapping[str, Any]:
+    """What a run came to, from its log."""
     from jaxhpo.record.directory import RunDirectory
     from jaxhpo.record.history import history
     from jaxhpo.report.summary import summarise
 
-    print(table(summarise(history(RunDirectory.open(run).log))))
+    return summarise(history(RunDirectory.open(run).log))
+
+
+def plain(value: Any) -> Any:
+    """The same with null for numbers that JSON has none for."""
+    if isinstance(value, Mapping):
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def show(run: Path, page: Path) -> None:
+    """Prints what a run found, and where its page is."""
+    print(table(summary_of(run)))
     print(f"\nrun     {run}\nreport  {page}")
 
 

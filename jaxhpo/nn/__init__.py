@@ -17,6 +17,6 @@ __getattr__, __all__ = attach(
         "count_parameters": "sizes",
         "flops_per_token": "sizes",
         "activation_bytes": "sizes",
-        "sample": "decoding",
+        "laid_out": "cache",
     },
 )

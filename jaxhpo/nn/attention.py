@@ -1,6 +1,6 @@
 """Self-attention: projections, rotary positions, and which kernel does the work."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,22 +32,36 @@ class Attention(nnx.Module):
     def __call__(
         self, x: Array, rotation: Array | None, rate: Array | None, key: Array | None
     ) -> Array:
-        heads = (*x.shape[:2], -1, self.config.width_of_head)
-        q, k, v = (f(x).reshape(heads) for f in (self.query, self.key, self.value))
-        if self.query_norm is not None and self.key_norm is not None:
-            q, k = self.query_norm(q), self.key_norm(k)
-        if rotation is not None:
-            q, k = rotate(q, rotation), rotate(k, rotation)
         mixed = attend(
-            q,
-            k,
-            v,
+            *self._projected(x, rotation),
             causal=self.config.attention == "causal",
             softcap=self.config.attention_softcap,
             rate=rate,
             key=key,
         )
         return self.out(mixed.reshape(*x.shape[:2], -1))
+
+    def extend(
+        self, x: Array, rotation: Array | None, memory: "Memory", slots: Array, seen: Array
+    ) -> "tuple[Array, Memory]":
+        """The same for tokens that follow those in memory, f[B, T, D], and the memory with them.
+
+        `slots` i32[B], or i32[] where all rows are as long, is where the first one goes; `seen`
+        bool[B, T, C] says what each may look at.
+        """
+        q, k, v = self._projected(x, rotation)
+        memory = Memory(*(remember(*pair, slots) for pair in zip(memory, (k, v), strict=True)))
+        mixed = recall(q, memory, seen, self.config.attention_softcap)
+        return self.out(mixed.reshape(*x.shape[:2], -1)), memory
+
+    def _projected(self, x: Array, rotation: Array | None) -> tuple[Array, Array, Array]:
+        heads = (*x.shape[:2], -1, self.config.width_of_head)
+        q, k, v = (f(x).reshape(heads) for f in (self.query, self.key, self.value))
+        if self.query_norm is not None and self.key_norm is not None:
+            q, k = self.query_norm(q), self.key_norm(k)
+        if rotation is not None:
+            q, k = rotate(q, rotation), rotate(k, rotation)
+        return q, k, v
 
 
 def attend(
@@ -85,6 +99,40 @@ def attend(
     return jnp.einsum(f"bk{g}ts,bskh->btk{g}h", weights, v).reshape(shape)
 
 
+class Memory(NamedTuple):
+    """Keys and values of one layer, f[B, K, C, H] each: heads that queries share are there once."""
+
+    keys: Array
+    values: Array
+
+
+def remember(kept: Array, new: Array, slots: Array) -> Array:
+    """f[B, K, C, H] with f[B, T, K, H] written from `slots` on."""
+    new = new.swapaxes(1, 2).astype(kept.dtype)
+    if slots.ndim == 0:
+        return jax.lax.dynamic_update_slice(kept, new, (0, 0, slots, 0))
+    write = lambda row, part, slot: jax.lax.dynamic_update_slice(row, part, (0, slot, 0))
+    return jax.vmap(write)(kept, new, slots)
+
+
+def recall(q: Array, memory: Memory, seen: Array, softcap: float | None = None) -> Array:
+    """`attend` to what is remembered: f[B, T, N, H], bool[B, T, C] -> f[B, T, N, H]."""
+    batch, length, _, width = q.shape
+    heads = memory.keys.shape[1]
+    grouped = q.reshape(batch, length, heads, -1, width).transpose(0, 2, 3, 1, 4)
+    grouped = grouped.reshape(batch, heads, -1, width)  # queries of a group and all its positions
+    scores = jnp.einsum("bkqh,bksh->bkqs", grouped, memory.keys, preferred_element_type=jnp.float32)
+    scores = scores * width**-0.5
+    if softcap is not None:
+        scores = softcap * jnp.tanh(scores / softcap)
+    scores = scores.reshape(batch, heads, -1, length, scores.shape[-1])
+    scores = jnp.where(seen[:, None, None], scores, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(scores).astype(q.dtype).reshape(batch, heads, -1, scores.shape[-1])
+    mixed = jnp.einsum("bkqs,bksh->bkqh", weights, memory.values)
+    mixed = mixed.reshape(batch, heads, -1, length, width).transpose(0, 3, 1, 2, 4)
+    return mixed.reshape(q.shape)
+
+
 def _kernel(dtype: jnp.dtype, width: int) -> Literal["cudnn", "xla"]:
     """cuDNN's flash attention where it exists: it must be asked for by name."""
     if dtype != jnp.bfloat16 or width % 8 or width > 128 or jax.default_backend() != "gpu":
@@ -94,13 +142,16 @@ def _kernel(dtype: jnp.dtype, width: int) -> Literal["cudnn", "xla"]:
     return "cudnn" if nvidia and float(device.compute_capability) >= 8.0 else "xla"
 
 
-def rotation_of(config: ModelConfig, length: int) -> Array | None:
-    """Cosines and sines f32[2, T, 1, H/2] of the rotary angles; None for other positions."""
+def rotation_of(config: ModelConfig, positions: Array) -> Array | None:
+    """Cosines and sines of the rotary angles, None for other kinds of positions.
+
+    Positions [T] give f32[2, T, 1, H/2], and positions [B, T] give f32[2, B, T, 1, H/2].
+    """
     if config.position != "rotary":
         return None
     exponent = jnp.arange(0, config.width_of_head, 2, dtype=jnp.float32) / config.width_of_head
-    angles = jnp.arange(length, dtype=jnp.float32)[:, None] * config.rope_theta**-exponent
-    return jnp.stack([jnp.cos(angles), jnp.sin(angles)])[:, :, None, :]
+    angles = positions.astype(jnp.float32)[..., None] * config.rope_theta**-exponent
+    return jnp.stack([jnp.cos(angles), jnp.sin(angles)])[..., None, :]
 
 
 def rotate(x: Array, rotation: Array) -> Array:

@@ -150,6 +150,62 @@ class LossConfig:
             raise UsageError(f"loss.z_loss={self.z_loss}; allowed: 0 or more")
 
 
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How a next token is chosen. Numbers are traced; names and meaning are transformers'."""
+
+    temperature: float = 0.8
+    """logits are divided by it"""
+    top_k: int = 0
+    """keep the k likeliest tokens; 0 keeps all"""
+    top_p: float = 1.0
+    """keep the likeliest tokens that together have this probability"""
+    min_p: float = 0.0
+    """keep the tokens at least this likely, as a share of the likeliest one's probability"""
+    repetition_penalty: float = 1.0
+    """make tokens that the text already has less likely (above 1) or likelier (below 1)"""
+    greedy: bool = False
+    """always take the likeliest token; temperature, top-k, top-p and min-p are not looked at"""
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.temperature < float("inf"):
+            raise UsageError(
+                f"temperature={self.temperature}; allowed: above 0 (greedy takes the likeliest)"
+            )
+        if self.top_k < 0:
+            raise UsageError(f"top_k={self.top_k}; allowed: 1 or more, or 0 to keep all")
+        if not 0.0 < self.top_p <= 1.0:
+            raise UsageError(f"top_p={self.top_p}; allowed: above 0, up to 1")
+        if not 0.0 <= self.min_p <= 1.0:
+            raise UsageError(f"min_p={self.min_p}; allowed: 0 to 1")
+        if not 0.0 < self.repetition_penalty < float("inf"):
+            raise UsageError(f"repetition_penalty={self.repetition_penalty}; allowed: above 0")
+
+
+@dataclass(frozen=True)
+class BeamConfig:
+    """Beam search, with transformers' rules; it draws nothing."""
+
+    num_beams: int = 4
+    """texts that are followed at once"""
+    length_penalty: float = 1.0
+    """a text's score is its log-probability over its length to this power: above 0 favours long"""
+    early_stopping: Literal["false", "true", "never"] = "false"
+    """stop when num_beams texts have ended (true), when by an estimate none can become better
+    (false), or when none can for sure (never)"""
+    repetition_penalty: float = 1.0
+    """make tokens that the text already has less likely (above 1) or likelier (below 1)"""
+
+    def __post_init__(self) -> None:
+        _at_least_one("num_beams", self.num_beams)
+        if not abs(self.length_penalty) < float("inf"):
+            raise UsageError(f"length_penalty={self.length_penalty}; allowed: a finite number")
+        if self.early_stopping not in ("false", "true", "never"):
+            raise UsageError(f"early_stopping={self.early_stopping}; allowed: false, true, never")
+        if not 0.0 < self.repetition_penalty < float("inf"):
+            raise UsageError(f"repetition_penalty={self.repetition_penalty}; allowed: above 0")
+
+
 _CHOICES = {
     name: get_args(kind)
     for name, kind in get_type_hints(ModelConfig).items()

@@ -13,13 +13,14 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxhpo.errors import UsageError
-from jaxhpo.nn.attention import Attention, rotation_of
+from jaxhpo.nn.attention import Attention, Memory, rotation_of
 from jaxhpo.nn.config import ModelConfig
 from jaxhpo.nn.hyperparams import Dropout
 from jaxhpo.nn.layers import Mlp, dropout, norm, product
 
 Array = jax.Array
 Params = dict[str, Any]
+Branch = Callable[[Array], Array]
 
 
 def init(config: ModelConfig, key: Array) -> Params:
@@ -52,8 +53,14 @@ def apply(
     """
     if tokens.ndim != 2:
         raise ValueError(f"tokens have shape {tokens.shape}; expected [B, T]")
-    model = nnx.merge(_graphdef(config), params)
-    return model(tokens, Dropout() if dropout is None or key is None else dropout, key, unroll)
+    return bound(config, params)(
+        tokens, Dropout() if dropout is None or key is None else dropout, key, unroll
+    )
+
+
+def bound(config: ModelConfig, params: Params) -> "_Transformer":
+    """The model with these parameters: for what runs parts of it, such as decoding."""
+    return nnx.merge(_graphdef(config), params)
 
 
 @functools.lru_cache(maxsize=64)
@@ -85,6 +92,23 @@ class _Block(nnx.Module):
         def mlp(x: Array) -> Array:
             return dropout(self.mlp(x, rates.mlp, keys[2]), rates.residual, keys[3])
 
+        return self._joined(x, attention, mlp)
+
+    def extend(
+        self, x: Array, rotation: Array | None, memory: Memory, slots: Array, seen: Array
+    ) -> tuple[Array, Memory]:
+        """The block on tokens that follow those in memory; see `Attention.extend`."""
+        kept = []
+
+        def attention(x: Array) -> Array:
+            mixed, new = self.attention.extend(x, rotation, memory, slots, seen)
+            kept.append(new)
+            return mixed
+
+        x = self._joined(x, attention, lambda x: self.mlp(x, None, None))
+        return x, kept[0]
+
+    def _joined(self, x: Array, attention: Branch, mlp: Branch) -> Array:
         if self.pre:
             x = x + attention(self.attention_norm(x))
             return x + mlp(self.mlp_norm(x))
@@ -122,24 +146,25 @@ class _Transformer(nnx.Module):
         if not jax.tree.leaves(rates):
             key = None
         key_embed, key_blocks = (None, None) if key is None else jax.random.split(key)
-        x = dropout(self._embedded(tokens), rates.embedding, key_embed)
-        x = self._blocks(x, rates, key_blocks, unroll)
-        return self._logits(x if self.final_norm is None else self.final_norm(x))
+        length = tokens.shape[1]
+        if self.positions is not None and length > self.config.context:
+            raise ValueError(f"{length} tokens exceed model.context={self.config.context}")
+        x = dropout(self.embedded(tokens, slice(length)), rates.embedding, key_embed)
+        return self.logits(self._blocks(x, rates, key_blocks, unroll))
 
-    def _embedded(self, tokens: Array) -> Array:
-        table, length = self.embed.embedding[...], tokens.shape[1]
+    def embedded(self, tokens: Array, positions: Array | slice) -> Array:
+        """What enters the blocks: i32[B, T] -> f[B, T, D]."""
+        table = self.embed.embedding[...]
         x = table.at[tokens].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
         if self.positions is not None:
-            if length > self.config.context:
-                raise ValueError(f"{length} tokens exceed model.context={self.config.context}")
-            x = x + self.positions.embedding[...][:length]
+            x = x + self.positions.embedding[...][positions]
         if self.embed_norm is not None:
             x = self.embed_norm(x)
         return x.astype(self.config.compute_dtype)
 
     def _blocks(self, x: Array, rates: Dropout, key: Array | None, unroll: bool | int) -> Array:
         layers = self.config.num_layers
-        rotation = rotation_of(self.config, x.shape[1])
+        rotation = rotation_of(self.config, jnp.arange(x.shape[1]))
         keys = None if key is None else jax.random.split(key, layers)
 
         def layer(x: Array, row: tuple[_Block, Dropout, Array | None]) -> tuple[Array, None]:
@@ -157,7 +182,9 @@ class _Transformer(nnx.Module):
         rows = self.blocks, _per_layer(rates, layers), keys
         return jax.lax.scan(turn, x, rows, unroll=unroll)[0]
 
-    def _logits(self, x: Array) -> Array:
+    def logits(self, x: Array) -> Array:
+        """What comes out of the blocks as logits: f[B, T, D] -> f32[B, T, V]."""
+        x = x if self.final_norm is None else self.final_norm(x)
         kernel = self.embed.embedding[...].T if self.readout is None else self.readout[...]
         logits = product(x, kernel.astype(x.dtype), jnp.float32)
         cap = self.config.logit_softcap

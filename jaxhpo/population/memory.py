@@ -4,8 +4,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-
 from jaxhpo import nn
 from jaxhpo.errors import UsageError
 from jaxhpo.nn.config import ModelConfig
@@ -84,6 +82,8 @@ def unrolled(config: Any) -> bool:
 
 def device_limit() -> int | None:
     """Bytes that JAX may use on a device; virtual CPU devices share what the machine has free."""
+    import jax
+
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"])
@@ -136,4 +136,6 @@ def check_fits(plan: MemoryPlan, config: Any, rows: int, chunk: int) -> None:
 
 
 def _on_cpu() -> bool:
+    import jax  # late: to ask for a size loads nothing heavy
+
     return jax.default_backend() == "cpu"

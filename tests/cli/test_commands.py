@@ -1,5 +1,7 @@
 """What each command hands to the study and prints, with a study that only remembers."""
 
+import dataclasses
+import json
 import math
 import sys
 import types
@@ -73,6 +75,24 @@ def test_plan_prints_and_runs_nothing(study: Remembers, capsys: pytest.CaptureFi
     assert main(["plan", "train", "--steps", "70"]) == 0
     assert capsys.readouterr().out == "train: one program, 12 MB\n"
     assert study.asked == [TrainRun(steps=70)]
+
+
+def test_plans_and_reports_are_json_on_request(
+    study: Remembers, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @dataclasses.dataclass
+    class Plan:
+        programs: tuple[str, ...] = ("train",)
+
+    monkeypatch.setattr(study, "plan", lambda config: Plan())
+    assert main(["plan", "train", "--json", "--steps", "70"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"programs": ["train"]}
+    monkeypatch.setattr("jaxhpo.report.page.write_report", lambda run: Path("page.html"))
+    monkeypatch.setattr("jaxhpo.cli.report.summary_of", lambda run: SUMMARY)
+    assert main(["report", str(study.directory), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["best"] == SUMMARY["best"] and found["report"] == "page.html"
+    assert found["groups"]["fixed"] == {"best": 2.0, "median": None}
 
 
 def test_a_mistake_never_reaches_the_study(study: Remembers) -> None:
