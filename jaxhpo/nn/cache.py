@@ -95,7 +95,7 @@ def read(
         here = ((ends > start) & (ends <= start + piece))[:, None, None]
         return (cache, jnp.where(here, states[jnp.arange(rows), place][:, None], last)), None
 
-    # every row is written from the same slot on, whatever its length: pieces would else collide
+    # one slot for all rows, whatever their lengths: a piece is then written as one slice
     blank = jnp.zeros((rows, 1, config.d_model), config.compute_dtype)
     carry = replace(cache, lengths=jnp.int32(0)), blank
     if piece == size:

@@ -67,6 +67,11 @@ def test_new_prompts_values_and_seeds_compile_nothing(decoder, compiled):
     decoder.generate([[1, 2, 3], [4, 5, 6]], [other, ROWS[1]], [5, 9], 30)
     decoder.generate([[1] * 16, [2] * 16], [ROWS[1], other], [5, 9], 16)
     assert not compiled
+    decoder.generate([[1] * 18], [other], [5], 9)
+    assert len(compiled) <= 2
+    del compiled[:]
+    decoder.generate([[2] * 31], [ROWS[1]], [6], 9)
+    assert not compiled
 
 
 def test_the_text_at_the_end_of_a_run_is_one_program(params, compiled):
@@ -96,17 +101,18 @@ def test_a_stop_token_ends_its_row_and_no_other(decoder):
 
 
 def test_past_the_context_a_text_carries_on_from_the_last_half_of_its_window(params, decoder):
-    greedy = [SamplingConfig(greedy=True)]
-    tokens = [*PROMPTS[0], *decoder.generate(PROMPTS[:1], greedy, [0], 60).tokens[0]]
-    apply = jax.jit(lambda tokens: nn.apply(MODEL, params, tokens))
+    found = decoder.generate(PROMPTS[:1], ROWS[:1], [3], 60)
+    tokens = [*PROMPTS[0], *found.tokens[0]]
+    apply = jax.jit(lambda tokens: jax.nn.log_softmax(nn.apply(MODEL, params, tokens)))
     start = 0
     for place in range(len(PROMPTS[0]), len(tokens)):
         if place - start > 32:
             start = place - 1 - 16  # the newest token comes on top of the half
         window = np.zeros((1, 32), np.int32)
         window[0, : place - start] = tokens[start:place]
-        logits = np.asarray(apply(window))[0, place - start - 1]
-        assert logits[tokens[place]] >= logits.max() - 1e-4
+        logs = np.asarray(apply(window))[0, place - start - 1]
+        given = found.log_probs[0, place - len(PROMPTS[0])]
+        np.testing.assert_allclose(given, logs[tokens[place]], rtol=1e-3, atol=1e-4)
 
 
 def test_a_row_may_end_where_the_context_ends(decoder):
@@ -135,15 +141,17 @@ def test_log_probabilities_and_entropies_are_those_of_the_model(params, decoder)
 def test_a_penalty_counts_prompt_and_text_and_no_padding(params, decoder):
     settings = [SamplingConfig(greedy=True, repetition_penalty=1.8)]
     text = [3, 1, 4]
-    found = decoder.generate([text], settings, [0], 20).tokens[0]
+    written = decoder.generate([text], settings, [0], 20)
     apply = jax.jit(lambda tokens: nn.apply(MODEL, params, tokens))
-    for token in found:
+    for token, entropy in zip(written.tokens[0], written.entropies[0], strict=True):
         window = np.zeros((1, 32), np.int32)
         window[0, : len(text)] = text
         logits = np.asarray(apply(window))[0, len(text) - 1].copy()
         said = list(set(text))
         logits[said] = np.where(logits[said] < 0, logits[said] * 1.8, logits[said] / 1.8)
         assert logits[token] >= logits.max() - 1e-4
+        chances = np.exp(logits) / np.exp(logits).sum()
+        np.testing.assert_allclose(entropy, -(chances * np.log(chances)).sum(), rtol=1e-3)
         text = [*text, int(token)]
     assert len(set(text)) < len(text)
 
