@@ -1,8 +1,8 @@
 """Tune the hyperparameters of language models: whole searches in one JAX program.
 
 Each command of `jaxhpo` is one typed call: `pbt(config)`, `train(config)`, `resume(run)`,
-`plan(config)`, `sample(run)`, `size(model)`, `write_report(run)`. `with_recipe(config, name)` gives a
-config a published recipe, `discovered_schedule(run)` the learning rate that a run found. Nothing
+`plan(config)`, `sample(run)`, `size(model)`, `write_report(run)`. `with_recipe(config, name)` gives
+a config a published recipe, `discovered_schedule(run)` the learning rate that a run found. Nothing
 heavy is imported before it is used.
 """
 
