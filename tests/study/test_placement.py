@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxhpo.search.plan import Assignment, Plan, Scheduler
+from jaxhpo.search.plan import Assignment, Parent, Plan, Scheduler
 from jaxhpo.study.placement import Shape, settle
+from jaxhpo.study.places import Places
 from jaxhpo.study.sizes import lane_steps, rehearse, worth_compiling
 
 SHAPES = st.builds(
@@ -81,6 +83,31 @@ def test_only_what_must_move_moves():
 
 def test_newcomers_take_the_free_places_in_order():
     assert settle((0, 1, 2, 3), {0: 5, 7: 5, 2: 5, 8: 5}, Shape(4, 2)) == (0, 7, 2, 8)
+
+
+@settings(max_examples=200, deadline=None)
+@given(situations())
+def test_whoever_moves_takes_its_state_along(situation):
+    """Rows and paused trials gather from the place where they were; newborns from nowhere."""
+    shape, before, work = situation
+    places = Places(before, tuple(0 if trial is None else trial for trial in before))
+    parent = lambda trial: Parent(trial) if trial in before else None
+    rows = [Assignment(t, {}, parent(t), n, t) for t, n in work.items() if n]
+    paused = tuple(trial for trial, n in work.items() if not n and trial in before)
+    plan = Plan(tuple(rows), paused)
+    after = places.after(plan, shape)
+    if not rows:
+        return
+    streams = sorted(set(places.starts(plan)))
+    lower = lambda points: {"h": np.zeros(len(points), np.float32)}
+    found = places.rows(plan, after, streams, lower)
+    for place, trial in enumerate(after.trials):
+        if trial in before and trial is not None:
+            assert found.parents[place] == before.index(trial) and not found.newborn[place]
+        elif trial is not None:
+            assert found.newborn[place]
+    moved = [trial for trial in after.held if before[after.trials.index(trial)] != trial]
+    assert places.moves(plan, after) == bool(moved)
 
 
 class Halving(Scheduler):
