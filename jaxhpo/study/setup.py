@@ -1,7 +1,6 @@
 """From a config to the parts of a study: corpus, scheduler, compile groups."""
 
 import dataclasses
-import functools
 import itertools
 import os
 import platform
@@ -98,7 +97,7 @@ def prepare(config: Run, journal: LogJournal | None = None, origin: Origin | Non
     space = Space.from_mapping(config.space, is_static, searchable_names(config))
     rules = map(parse_rule, config.search.constraints if isinstance(config, SearchRun) else ())
     journal = LogJournal() if journal is None else journal
-    make = functools.partial(make_scheduler, config, space, always=always, origin=origin)
+    make = lambda journal: make_scheduler(config, space, journal, always, origin)
     scheduler = make(journal)
     extent, foreseen = scheduler.extent, scheduler.foreseen
     check_devices(config)
