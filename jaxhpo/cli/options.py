@@ -41,7 +41,8 @@ def parse(kind: type[R], argv: Sequence[str], prog: str, base: R | None = None) 
         _tyro(kind, base, ["--help"], prog)
     recipes: dict[str, Any] = {"recipe": str | None} if issubclass(kind, Run) else {}
     hints = {"config": str | None, **recipes, **options(kind)}
-    given = group([spelled_out(word, getattr(kind, "short", {})) for word in argv], hints)
+    short = getattr(kind, "short", {})
+    given = group([spelled_out(word, short) for word in argv], hints)
     path, recipe = (given.pop(name, [None])[0] for name in ("config", "recipe"))
     recipe = None if recipe == NONE else recipe
     steps = _whole(given.get("steps", [""])[0])

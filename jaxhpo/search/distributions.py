@@ -207,7 +207,8 @@ class Normal(_Sampled):
     def __str__(self) -> str:
         parts = [self.mean, self.deviation]
         if self.low is not None or self.high is not None:
-            parts += self._bounds
+            given = zip((self.low, self.high), self._bounds, strict=True)
+            parts += [bound if end is None else end for end, bound in given]
         return f"normal({', '.join(repr(float(part)) for part in parts)})"
 
     def decode(self, unit: float) -> float:

@@ -58,7 +58,7 @@ class Opening:
             segment=self.extent.steps,
             probe=self.extent.probe,
             streams=streams,
-            tokens_per_step=config.data.batch_size * config.model.context,
+            tokens_per_step=config.tokens_per_step,
             statics=statics,
         )
 
@@ -117,7 +117,7 @@ class Opening:
 
     def engines(self, config: Run, held: int) -> tuple[Engine, ...]:
         """Engines of the sizes worth compiling, the largest first."""
-        make = functools.partial(self.engine, config)
+        make = functools.partial(make_engine, config, self.mesh)
         largest = make(held)
         wanted = config.execution.sizes
         if wanted == 1 or (wanted is None and largest.chunk == 1):
@@ -137,20 +137,6 @@ class Opening:
         """What the scheduler would plan for made-up losses."""
         return rehearse(self.rehearsal())
 
-    def engine(self, config: Run, members: int) -> Engine:
-        """One engine, with the defaults for the kind of device."""
-        execution = config.execution
-        rows = -(-members // self.mesh.shape["member"])
-        chunk = memory.default_chunk(config, rows) if execution.chunk is None else execution.chunk
-        return Engine(
-            LanguageModel(config.model, config.optimizer, memory.unrolled(config)),
-            self.mesh,
-            members,
-            run_seed=config.seed,
-            chunk=chunk,
-            accumulate=execution.accumulate,
-        )
-
     # what it takes
 
     def need(self, config: Run, engine: Engine, streams: int) -> memory.MemoryPlan:
@@ -164,6 +150,21 @@ class Opening:
         fewer = memory.PBT_MEMBERS if isinstance(config, PbtRun) else "(search.places)"
         rows = engine.size // engine.shards
         memory.check_fits(need, config, rows, engine.chunk, fewer)
+
+
+def make_engine(config: Run, mesh: Any, members: int) -> Engine:
+    """An engine for a config's model, with the defaults for the kind of device."""
+    execution = config.execution
+    rows = -(-members // mesh.shape["member"])
+    chunk = memory.default_chunk(config, rows) if execution.chunk is None else execution.chunk
+    return Engine(
+        LanguageModel(config.model, config.optimizer, memory.unrolled(config)),
+        mesh,
+        members,
+        run_seed=config.seed,
+        chunk=chunk,
+        accumulate=execution.accumulate,
+    )
 
 
 def total(needs: Iterable[memory.MemoryPlan]) -> memory.MemoryPlan:
@@ -191,5 +192,5 @@ def _halved(largest: Engine, make: Callable[[int], Engine]) -> Iterable[Engine]:
 def _flops_per_step(config: Run) -> float:
     from jaxhpo import nn
 
-    tokens = config.data.batch_size * config.model.context
+    tokens = config.tokens_per_step
     return tokens * nn.flops_per_token(config.model, config.model.context)

@@ -174,7 +174,7 @@ def open_record(setup: Setup, run: RunDirectory, log: EventLog) -> None:
     run.write_text(CONFIG, to_toml(config))
     text = {}
     if isinstance(config, Run):
-        tokens = config.data.batch_size * config.model.context
+        tokens = config.tokens_per_step
         text = {"bytes_per_token": corpus.bytes_per_token, "tokens_per_step": tokens}
     log.append(
         "start",

@@ -4,14 +4,13 @@ import dataclasses
 import itertools
 import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from jaxhpo import nn
 from jaxhpo.config import is_static, searchable_names
@@ -41,11 +40,11 @@ from jaxhpo.study.stops import always_kept, check_ends
 SEGMENT = 100
 """Steps between two reports of a run that selects nothing."""
 
-MOST_ENUMERATED = 1000
-"""Combinations of static values that are tried out, one by one, before a search starts."""
-
 MOST_CORNERS = 1024
 """Corners of a space that are tried before a run."""
+
+MOST_ENUMERATED = 1000
+"""Combinations of static values that are tried out, one by one, before a search starts."""
 
 
 @dataclass(frozen=True)
@@ -142,24 +141,25 @@ def check_corners(space: Space, opening: Opening) -> None:
     What a schedule allows depends on several of its numbers, so of these every corner is tried.
     Static values are tried in every combination that the space allows, if they are not too many.
     """
-    for point in (*space.corners(), *schedule_corners(space)):
-        opening.lower(())([{n: v for n, v in point.items() if n not in space.static}])
+    corners = [*space.corners(), *itertools.islice(schedule_corners(space), MOST_CORNERS)]
+    traced = [{n: v for n, v in point.items() if n not in space.static} for point in corners]
+    opening.lower(())(traced)
     for statics in combinations(space):
         opening.config_of(statics)
 
 
-def schedule_corners(space: Space) -> Iterable[dict[str, Any]]:
-    """Points with every combination of the schedule's bounds, the rest at its lower ones."""
-    low, high = space.decode(np.zeros(len(space.names))), space.decode(np.ones(len(space.names)))
-    ends = {
-        d.name: d.distribution.values
-        if isinstance(d.distribution, Choice)
-        else (low[d.name], high[d.name])
-        for d in space.dimensions
-        if d.name.startswith("schedule.") and d.name in low and d.name in high
-    }
-    corners = itertools.islice(itertools.product(*ends.values()), MOST_CORNERS)
-    return [{**low, **dict(zip(ends, corner, strict=True))} for corner in corners] if ends else []
+def schedule_corners(space: Space) -> Iterator[dict[str, Any]]:
+    """A corner of the space, with the schedule's numbers at each of their bounds."""
+    base, ends = space.corners()[0], {}
+    for dimension in space.dimensions:
+        if dimension.name.startswith("schedule.") and dimension.name in base:
+            form = dimension.distribution
+            bounds = (form.decode(0.0), form.decode(1.0))
+            ends[dimension.name] = form.values if isinstance(form, Choice) else bounds
+    points = (
+        {**base, **dict(zip(ends, c, strict=True))} for c in itertools.product(*ends.values())
+    )
+    return (point for point in points if space.allows(point))
 
 
 def combinations(space: Space) -> tuple[Statics, ...]:
@@ -228,8 +228,7 @@ def make_scheduler(
 
 def anneal_start(config: Run) -> int | None:
     """Step at which the final decay begins, where the schedule has a stage before it."""
-    schedule = in_steps(config.schedule, config.tokens_per_step)
-    start, length = schedule.decay(config.steps)
+    start, length = in_steps(config.schedule, config.tokens_per_step).decay(config.steps)
     return int(start) if length > 0 and config.schedule.kind == "wsd" else None
 
 

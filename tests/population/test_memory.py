@@ -10,9 +10,10 @@ from jaxhpo.config.run import PbtRun
 from jaxhpo.errors import UsageError
 from jaxhpo.population import hyperparams
 from jaxhpo.population.memory import check_fits, memory_plan
+from jaxhpo.population.mesh import make_mesh
 from jaxhpo.population.rows import make_rows, padded
 from jaxhpo.search.config import PbtConfig
-from jaxhpo.study.setup import make_engine
+from jaxhpo.study.opening import make_engine
 
 STEPS, MEMBERS = 10, 4
 
@@ -29,7 +30,7 @@ def config(chunk: int, **model) -> PbtRun:
 @pytest.mark.parametrize("chunk", [1, 2])
 def test_the_planned_bytes_are_those_of_the_compiled_step(chunk: int) -> None:
     asked = config(chunk)
-    engine = make_engine(asked)
+    engine = make_engine(asked, make_mesh(2), MEMBERS)
     lowered = hyperparams.lower(asked, tuple(asked.space), [{}] * MEMBERS)
     rows = padded(make_rows(lowered, range(MEMBERS), [STEPS] * MEMBERS), engine.size)
     rows = engine.place(rows)

@@ -107,6 +107,18 @@ def test_all_trials_are_ranked_those_that_came_furthest_first(asha: Path) -> Non
     assert members[0]["trial"] == past.finish["best"]["trial"]
 
 
+def test_a_lower_loss_that_was_stopped_early_ranks_behind(tmp_path: Path) -> None:
+    row = {"point": {"lr": 1.0}, "probe": 0, "parent": None, "group": ""}
+    plan = {"index": 0, "assignments": [
+        {**row, "trial": 0, "steps": 10}, {**row, "trial": 1, "steps": 20}]}  # fmt: skip
+    ends = [(0, 10, 1.0), (1, 20, 2.0)]
+    results = [{"trial": t, "step": s, "loss": x, "score": x} for t, s, x in ends]
+    start = {"command": "search", "config": {"search": {"scheduler": "asha"}}}
+    log = [("start", start), ("plan", plan), ("report", {"index": 0, "results": results})]
+    members = summarise(history(synthetic_run.write(tmp_path / "run", log)))["members"]
+    assert [member["trial"] for member in members] == [1, 0]
+
+
 def test_a_rank_correlation_is_that_of_the_reference() -> None:
     early = [0.70, 0.72, 0.68, 0.75, 0.74, 0.66, 0.71, 0.73]
     final = [0.80, 0.83, 0.79, 0.86, 0.84, 0.78, 0.82, 0.81]

@@ -48,8 +48,9 @@ def test_the_example_searches_a_recurrent_network_in_25_lines(example, tmp_path:
 
     weights = load_file(found.directory / "best" / "model.safetensors")
     assert set(weights) == {"embed", "gates", "state", "read"}
+    params = {name: jnp.asarray(leaf) for name, leaf in weights.items()}
     held_out = example.windows(0, 4, example.TEXT[-500:])
-    loss = np.mean([example.loss(weights, batch, {}, None) for batch in held_out])
+    loss = np.mean([example.loss(params, batch, {}, None) for batch in held_out])
     assert loss == pytest.approx(found.best["loss"], rel=1e-4), "the model saved is the best"
 
 

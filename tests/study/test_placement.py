@@ -61,6 +61,17 @@ def test_who_sits_well_stays(situation):
     assert settle(once, work, shape) == once
 
 
+@settings(max_examples=100, deadline=None)
+@given(situations())
+def test_nobody_moves_where_all_work_alike(situation):
+    shape, before, _ = situation
+    shape = Shape(shape.size, 1, shape.chunk)
+    trials = [trial for trial in before if trial is not None]
+    assert settle(before, dict.fromkeys(trials, 0), shape) == before
+    full = tuple(reversed(range(shape.size)))
+    assert settle(full, dict.fromkeys(range(shape.size), 9), shape) == full
+
+
 def test_only_what_must_move_moves():
     eight = tuple(range(8))
     half = {trial: 9 if trial < 3 else 0 for trial in eight}
