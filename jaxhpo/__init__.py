@@ -2,16 +2,10 @@
 
 Each command of `jaxhpo` is one typed call: `pbt(config)`, `run_search(config)`, `train(config)`,
 `resume(run)`, `fork(run, ...)`, `average(run, ...)`, `stages(file)`, `lineage(run, ...)`,
-<<<<<<< HEAD
 `plan(config)`, `sample(run)`, `size(model)`, `write_report(run)`; `search_function(...)` searches
 with a loss of your own. `with_recipe(config, name)` gives a config a published recipe,
 `discovered_schedule(run)` the learning rate that a run found. Nothing heavy is imported before it
 is used.
-=======
-`plan(config)`, `write_report(run)`; `search_function(...)` searches with a loss of your own.
-`with_recipe(config, name)` gives a config a published recipe, `discovered_schedule(run)` the
-learning rate that a run found. Nothing heavy is imported before it is used.
->>>>>>> fork
 """
 
 from typing import TYPE_CHECKING

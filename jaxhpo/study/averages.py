@@ -25,6 +25,7 @@ from jaxhpo.study.forking import weights
 from jaxhpo.study.implant import average, reader
 from jaxhpo.study.inheritance import config_of
 from jaxhpo.study.kept import Kept
+from jaxhpo.study.opening import make_engine
 from jaxhpo.study.setup import Setup, prepare
 
 
@@ -67,7 +68,7 @@ def evaluate_average(path: Path | str, config: AverageConfig) -> Averaged:
     prepare_backend(config.execution, len(found) + 1)
     use_compilation_cache(config.execution)
     setup = prepare(_as_train(config_of(past), point, config))
-    engine = setup.opening.engine(setup.config, len(found) + 1)
+    engine = make_engine(setup.config, setup.opening.mesh, len(found) + 1)
     group = setup.groups.opened[()]
     read = reader(store, engine.abstract(group.rows_like()))
     members = [read(taken) for _, taken in found]

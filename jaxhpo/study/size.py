@@ -181,12 +181,12 @@ def train_bytes(
     """Bytes of training on `batch` sequences of the model's context, on one device."""
     counted = sizes.count_parameters(model)
     scale = sum(parts.values()) / counted if parts else 1.0  # what ModelConfig has no field for
-    weights = 4 * counted
-    moments = member_bytes(model, optimizer.moment_dtype) - weights
+    weights = sizes.parameter_bytes(model)
+    moments = member_bytes(model, optimizer) - weights
     whole = lambda size: round(scale * size)
     return Training(
         weights=whole(weights),
-        gradients=whole(weights),
+        gradients=whole(4 * counted),
         moments=whole(moments),
         activations=sizes.activation_bytes(model, batch, model.context, remat, unrolled),
     )

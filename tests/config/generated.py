@@ -58,11 +58,7 @@ def _candidates(hint: Any) -> list[Any]:
         elif typing.get_origin(each) is tuple:
             inner = _candidates(typing.get_args(each)[0])
             found += [[value] for value in inner]
-<<<<<<< HEAD
             found += [["a < b"], [0.5, 0.25], [1.5], ["3"], ["linear"], ["hold 10"], ["norm=0.5"]]
-=======
-            found += [["a < b"], [0.5, 0.25], [1.5], ["3"], ["linear"], ["hold 10"]]
->>>>>>> fork
         elif is_mapping(each):
             found.append({"loss.z_loss": "log(1e-6, 1e-3)"})
         else:
