@@ -123,7 +123,8 @@ def activation_bytes(
         passing = 2 * width * config.num_layers * products
     else:
         passing = 4 * round(BLOCK_COPIES * (mlp + config.d_model) + SCORES_COPIES * scores)
-    rounded = width * count_parameters(config) if width == 2 else 0  # the weights as bfloat16
+    rounds = width == 2 and config.param_dtype == "float32"
+    rounded = width * count_parameters(config) if rounds else 0  # the weights as bfloat16
     return tokens * (kept + max(logits, passing)) + rounded
 
 

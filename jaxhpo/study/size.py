@@ -10,8 +10,9 @@ from jaxhpo.errors import UsageError
 from jaxhpo.nn import sizes
 from jaxhpo.nn.config import ModelConfig
 from jaxhpo.nn.published import Published
+from jaxhpo.optimizers.sizes import state_bytes
 from jaxhpo.population.chips import CHIPS, Chip
-from jaxhpo.population.memory import USABLE, member_bytes
+from jaxhpo.population.memory import USABLE
 
 CHINCHILLA = 20
 """Tokens a parameter that are assumed where no budget is named (Hoffmann et al. 2022)."""
@@ -182,7 +183,9 @@ def train_bytes(
     counted = sizes.count_parameters(model)
     scale = sum(parts.values()) / counted if parts else 1.0  # what ModelConfig has no field for
     weights = sizes.parameter_bytes(model)
-    moments = member_bytes(model, optimizer) - weights
+    # not `population.memory.member_bytes`, which loads jax to ask what a search changes
+    kept = {"momentum"} if optimizer.inertia else set()
+    moments = state_bytes(optimizer, sizes.tensors(model), kept)
     whole = lambda size: round(scale * size)
     return Training(
         weights=whole(weights),
