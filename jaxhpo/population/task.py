@@ -86,7 +86,11 @@ class LanguageModel:
         self, hyperparams: Hyperparams, before: Any, grads: Any, updates: Any, moments: Any
     ) -> dict[str, jax.Array]:
         """`clipped/...` of every step, and the optimizers' diagnostics of every
-        `diagnose_every`-th step, counted from zero (none where it is 0)."""
+        `diagnose_every`-th step, counted from zero (none where it is 0).
+
+        In chunks of several members every step is computed and the others are dropped: vmap turns
+        the branch into a choice.
+        """
         numbers = hyperparams.optimizer
         shares = optimizers.clipped(numbers, grads)
         if not self.diagnose_every:
