@@ -54,6 +54,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run, list[
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     jax.config.update("jax_enable_compilation_cache", False)
+    jax.clear_caches()  # what other tests compiled would not be counted here
     try:
         execute(config(run))
     finally:

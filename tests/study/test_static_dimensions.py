@@ -68,6 +68,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     jax.config.update("jax_enable_compilation_cache", False)
+    jax.clear_caches()  # what other tests compiled would not be counted here
     reset_cache()  # JAX looks at the setting once
     try:
         execute(config(run))
