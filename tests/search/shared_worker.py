@@ -1,7 +1,8 @@
 """A search on a shared study with a toy objective, in a process that may be killed at any moment.
 
 Arguments: database URL, this process's log, trials, heartbeat. The log holds answers and reports, a
-JSON line each; a process that finds one replays it, as a resumed run does.
+JSON line each; a process that finds one replays it, as a resumed run does. It trains nothing while
+a file named as its log, ending in `.hold`, is there.
 """
 
 import itertools
@@ -49,12 +50,15 @@ def main(url: str, path: str, trials: int, heartbeat: int) -> None:
         trials=trials, storage=url, heartbeat=heartbeat, places=2, segment=SEGMENT
     )
     journal = FileJournal(Path(path))
+    hold = Path(path).with_suffix(".hold")
     scheduler = make("tpe", config, space, STEPS, 0, journal=journal)
     steps: dict[int, int] = {}
     plan = scheduler.first()
     for logged in itertools.chain(journal.reports, itertools.repeat(None)):
         if logged is None:
             time.sleep(0.05)
+            while hold.exists():
+                time.sleep(0.01)
             logged = []
             for row in plan.assignments:
                 steps[row.trial] = steps.get(row.trial, 0) + row.steps

@@ -84,26 +84,53 @@ def check(folder: Path, workers: int, trials: int) -> list[optuna.trial.FrozenTr
     return stale
 
 
-def test_two_processes_share_a_study_though_they_are_killed(tmp_path):
-    rng, trials = random.Random(3), 16
-    running = [start(tmp_path, worker, trials) for worker in (0, 1)]
-    kills = 0
-    until = time.monotonic() + 100
-    while any(process.poll() is None for process in running):
+def hold(folder: Path, worker: int) -> Path:
+    path = folder / f"log-{worker}.hold"
+    path.touch()
+    return path
+
+
+def wait_for(folder: Path, worker: int, process: subprocess.Popen, count: int) -> None:
+    """Wait until a process has logged so many events, or has ended."""
+    until = time.monotonic() + 60
+    while len(events(folder, worker)) < count and process.poll() is None:
         assert time.monotonic() < until
-        time.sleep(rng.uniform(0.1, 0.7))
+        time.sleep(0.01)
+
+
+def test_two_processes_share_a_study_though_they_are_killed(tmp_path):
+    rng, trials = random.Random(3), 24
+    holds = [hold(tmp_path, worker) for worker in (0, 1)]
+    running = [start(tmp_path, worker, trials) for worker in (0, 1)]
+    for worker in (0, 1):
+        wait_for(tmp_path, worker, running[worker], 1)
+    for late in (False, True, False, True):
+        for path in holds:
+            path.unlink(missing_ok=True)
         victim = rng.randrange(2)
-        if kills < 6 and events(tmp_path, victim) and running[victim].poll() is None:
-            running[victim].kill()
-            running[victim].wait()
-            kills += 1
-            time.sleep(rng.choice([0.0, 3.5]))  # back at once, or too late to keep its trials
-            running[victim] = start(tmp_path, victim, trials)
+        other = 1 - victim
+        logged = len(events(tmp_path, victim))
+        wait_for(tmp_path, victim, running[victim], logged + rng.randint(1, 4))
+        # the other is held until the victim is back, or would finish the study alone
+        hold(tmp_path, other)
+        assert running[victim].poll() is None, "the study ended before its processes were killed"
+        running[victim].kill()
+        running[victim].wait()
+        if late:  # too late to keep its trials
+            time.sleep(3.5)
+            holds[other].unlink()
+            logged = len(events(tmp_path, other))
+            wait_for(tmp_path, other, running[other], logged + 3)
+            hold(tmp_path, other)
+        logged = len(events(tmp_path, victim))
+        running[victim] = start(tmp_path, victim, trials)
+        wait_for(tmp_path, victim, running[victim], logged + 1)
+    holds[other].unlink()
+    assert all(process.wait(60) is not None for process in running)
     errors = [(tmp_path / f"errors-{worker}.txt").read_text() for worker in (0, 1)]
     # one that comes back when all is done is told so
     assert all(not text or "has as many already" in text for text in errors), errors
-    assert kills >= 3
-    check(tmp_path, 2, trials)
+    assert check(tmp_path, 2, trials), "no trial changed hands"
 
 
 def test_a_process_that_never_comes_back_leaves_its_trials_to_the_other(tmp_path):
