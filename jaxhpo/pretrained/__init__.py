@@ -8,5 +8,6 @@ __getattr__, __all__ = attach(
         "read_shape": "shapes",
         "load": "loading",
         "Pretrained": "loading",
+        "save": "saving",
     },
 )
