@@ -56,7 +56,8 @@ def _losses(axis: Any, lineage: Lineage, best: Sequence[Segment]) -> None:
         }
         axis.add_collection(LineCollection(stretches, **style, zorder=2 + (group != CONTROL)))
         alone = [points[0] for points in stretches if len(points) == 1]
-        axis.plot(*zip(*alone, strict=True), ".", ms=4, color=colour, alpha=alpha)
+        if alone:  # without data plot() takes the mark itself for a category
+            axis.plot(*zip(*alone, strict=True), ".", ms=4, color=colour, alpha=alpha)
     points = [(row.end, row.loss) for row in best]
     if points:
         axis.plot(*zip(*points, strict=True), "-o", ms=3, lw=2.2, color=canvas.VERMILLION, zorder=5)
