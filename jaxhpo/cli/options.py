@@ -14,7 +14,7 @@ from jaxhpo.config.fields import NONE, describe, members, optional, options, sev
 from jaxhpo.config.loading import load
 from jaxhpo.config.names import replace
 from jaxhpo.config.recipes import RECIPES, with_recipe
-from jaxhpo.config.run import Run
+from jaxhpo.config.run import PbtRun, Run, SearchRun
 from jaxhpo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,6 +43,10 @@ def parse(kind: type[R], argv: Sequence[str], prog: str, base: R | None = None) 
     hints = {"config": str | None, **recipes, **options(kind)}
     short = getattr(kind, "short", {})
     given = group([spelled_out(word, short) for word in argv], hints)
+    if given.get("space") and issubclass(kind, Run) and not issubclass(kind, PbtRun | SearchRun):
+        raise UsageError(
+            "--space says what to search, and this command searches nothing; leave it out"
+        )
     path, recipe = (given.pop(name, [None])[0] for name in ("config", "recipe"))
     recipe = None if recipe == NONE else recipe
     steps = _whole(given.get("steps", [""])[0])

@@ -84,9 +84,7 @@ def check_fork(config: "ForkRun") -> None:
     shapes = get_args(hints(ScheduleConfig)["decay_shape"])
     for shape in config.shape:
         if shape not in shapes:
-            raise UsageError(
-                f"shape={shape}; allowed: {', '.join(shapes)}; {suggest(shape, shapes)}"
-            )
+            raise UsageError(f"shape={shape}; allowed: {', '.join(shapes)}")
     _check_several(config)
     if config.at and config.average:
         raise UsageError("at and average both say where to fork; give one of them")

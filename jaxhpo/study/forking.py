@@ -352,6 +352,11 @@ class _Fork:
         course = self.lengths(source, point, source.phase, length)
         used = in_use(self.config, point)
         rate = rate_at(self.parent.config, source.point, self.clock(source), source.step)
+        if rate == 0.0 and used.peak_lr > 0.0:
+            raise UsageError(
+                f"preset=decay at step {source.step}, where the learning rate is 0 already; fork "
+                "before the decay, such as --at stable-end, or give --preset recycle"
+            )
         if not math.isclose(rate, used.peak_lr, rel_tol=1e-6):
             share = min(1.0, used.floor * used.peak_lr / rate) if rate > 0 else 1.0
             course |= {"schedule.peak_lr": rate, "schedule.floor": share}
