@@ -64,7 +64,8 @@ def table(summary: Mapping[str, Any]) -> str:
         rows.append((label, _number(best["loss"]), _number(best["bits_per_byte"])))
     for name, row in summary["baselines"].items():
         rows.append((f"{name} model", _number(row["loss"]), _number(row["bits_per_byte"])))
-    for group, row in summary["groups"].items():
+    alone = best and all(set(row.values()) == {best["loss"]} for row in summary["groups"].values())
+    for group, row in () if alone else summary["groups"].items():
         rows += [(f"{group}, {which}", _number(row[which]), "") for which in ("best", "median")]
     gain = summary["gain"]
     if gain:
@@ -76,7 +77,9 @@ def table(summary: Mapping[str, Any]) -> str:
 
 def _costs(summary: Mapping[str, Any]) -> str:
     costs = summary["costs"]
-    parts = [f"{costs['member_steps']:,} member steps", f"{costs['exploits']} exploits"]
+    parts = [f"{costs['member_steps']:,} member steps"]
+    if costs["exploits"]:
+        parts.append(f"{costs['exploits']} exploits")
     if costs["probe_steps"]:
         parts.append(f"{costs['probe_steps']:,} probe steps ({costs['probe_share']:.0%} of all)")
     if costs["seconds"] is not None:

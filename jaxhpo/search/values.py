@@ -44,6 +44,12 @@ def print_value(value: Value) -> str:
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """The end of an error message: the known name nearest to a mistyped one."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-    return f"; the nearest is {near[0]!r}" if near else "; there are none"
+    """The end of an error message: the known name nearest to a mistyped one, else all of them.
+
+    >>> nearest("ahsa", ["asha", "grid"]), nearest("genetic", ["asha", "grid"])
+    ("; the nearest is 'asha'", '; allowed: asha, grid')
+    """
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if near:
+        return f"; the nearest is {near[0]!r}"
+    return f"; allowed: {', '.join(known)}" if known else "; there are none"

@@ -130,3 +130,10 @@ def test_the_table_of_an_unfinished_run_leaves_out_what_is_not_known() -> None:
     empty = {"baselines": {}, "groups": {}, "gain": None, "best": None}
     text = table({**SUMMARY, **empty, "status": "unfinished", "costs": costs})
     assert text.splitlines()[-1] == "unfinished: 9,600 member steps, 22 exploits"
+
+
+def test_the_table_of_one_model_says_its_loss_once_and_nothing_of_exploits() -> None:
+    groups = {"trial": {"best": 1.75, "median": 1.75}}
+    text = table({**SUMMARY, "groups": groups, "gain": None, "costs": {**COSTS, "exploits": 0}})
+    assert text.count("1.7500") == 1
+    assert "exploits" not in text

@@ -104,6 +104,12 @@ def test_lines_say_where_the_run_stands_without_escape_codes(info):
     ]
 
 
+def test_one_model_is_one_member(info):
+    stream = io.StringIO()
+    Console("lines", stream).start(replace(info, members=1))
+    assert stream.getvalue() == "pbt-0001: 1 member, 100 steps\n"
+
+
 def test_a_stream_that_knows_no_arrows_gets_ascii(info):
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii")

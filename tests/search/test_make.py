@@ -22,6 +22,10 @@ def made(name="asha", space=SPACE, steps=100, **options):
     ("options", "reason"),
     [
         ({"name": "ahsa"}, "search.scheduler='ahsa': no such scheduler; the nearest is 'asha'"),
+        (
+            {"name": "zzz"},
+            "search.scheduler='zzz': no such scheduler; allowed: grid, random, sobol",
+        ),
         ({"proposer": "tpee"}, "search.proposer='tpee': no such proposer; the nearest is 'tpe'"),
         ({"stopper": "halfing"}, "search.stopper='halfing': no such; the nearest is 'halving'"),
         ({"eta": 1}, "search.eta=1 must be a whole number of at least 2"),

@@ -37,6 +37,8 @@ class Console:
             self._progress.start()
         else:
             many = f"{info.members} members, {info.total_steps} steps each"
+            if info.members == 1:
+                many = f"1 member, {info.total_steps} steps"
             if info.trials is not None:
                 many = f"up to {info.trials} trials, {info.total_steps} steps for those that last"
             self.note(f"{info.name}: {many}")
