@@ -72,7 +72,16 @@ def table(summary: Mapping[str, Any]) -> str:
         rows += [(f"gain over the {which} fixed", _number(gain[which]), "") for which in gain]
     width = max(len(row[0]) for row in rows)
     lines = [f"{a:<{width}}  {b:>13}  {c:>9}".rstrip() for a, b, c in rows]
+    if best and best.get("point"):
+        lines += ["", "the best member's", *_point(best["point"])]
     return "\n".join([*lines, "", _costs(summary)])
+
+
+def _point(point: Mapping[str, Any]) -> list[str]:
+    """One line for each value that was searched."""
+    wide = max(map(len, point))
+    plain = lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)
+    return [f"  {name:<{wide}}  {plain(value)}" for name, value in sorted(point.items())]
 
 
 def _costs(summary: Mapping[str, Any]) -> str:

@@ -137,3 +137,9 @@ def test_the_table_of_one_model_says_its_loss_once_and_nothing_of_exploits() -> 
     text = table({**SUMMARY, "groups": groups, "gain": None, "costs": {**COSTS, "exploits": 0}})
     assert text.count("1.7500") == 1
     assert "exploits" not in text
+
+
+def test_the_table_names_the_values_of_the_best() -> None:
+    point = {"schedule.peak_lr": 0.0123456, "model.num_layers": 2}
+    lines = table({**SUMMARY, "best": {**SUMMARY["best"], "point": point}}).splitlines()
+    assert "  model.num_layers  2" in lines and "  schedule.peak_lr  0.01235" in lines
