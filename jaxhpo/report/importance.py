@@ -1,5 +1,6 @@
 """Which hyperparameters mattered: importance, slices and contours of a search."""
 
+import itertools
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -96,7 +97,8 @@ def slices(history: History, lineage: Lineage, summary: Mapping[str, Any]) -> An
         axis.set_ylim(low, high + 0.02 * (high - low))
         dim.dress(axis.xaxis)
         values = sorted(set(x))
-        if len(values) <= FEW_VALUES and not dim.choices:
+        few = len(values) <= FEW_VALUES and not dim.choices
+        if few and stand_apart(values, axis.get_xscale() == "log"):
             axis.set_xticks(values, [canvas.short(value) for value in values])
             axis.minorticks_off()
             axis.margins(x=0.25)
@@ -106,6 +108,18 @@ def slices(history: History, lineage: Lineage, summary: Mapping[str, Any]) -> An
         axis.set_ylabel("score (nats)")
     figure.colorbar(dots, ax=list(axes), label="steps trained", pad=0.015, aspect=24, shrink=0.7)
     return figure
+
+
+def stand_apart(values: Sequence[float], logarithmic: bool) -> bool:
+    """Is there room under a panel for the numbers of all these ascending values?
+
+    >>> stand_apart([1, 2, 4, 8], False), stand_apart([0.0056, 0.0180, 0.0185], True)
+    (True, False)
+    """
+    places = [math.log(value) if logarithmic else value for value in values]
+    wide = max(len(canvas.short(value)) for value in values)
+    gaps = [b - a for a, b in itertools.pairwise(places)]
+    return all(gap >= 0.05 * wide * (places[-1] - places[0]) for gap in gaps)
 
 
 def contours(history: History, lineage: Lineage, summary: Mapping[str, Any]) -> Any:
