@@ -15,7 +15,7 @@ EMBEDDING = re.compile(r"(^|/)(embed|positions)(/|$)")
 
 ROLE_PATTERNS = {
     "embedding": EMBEDDING,
-    "readout": re.compile(r"(^|/)readout(/|$)"),
+    "readout": re.compile(r"(^|/)(readout|head)(/|$)"),
     "norm": re.compile(r"norm(/|$)"),
     "query": re.compile(r"(^|/)attention/query(/|$)"),
     "key": re.compile(r"(^|/)attention/key(/|$)"),
