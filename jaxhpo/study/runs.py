@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxhpo.config import from_dict, refuse_drift, to_dict, to_toml
-from jaxhpo.config.run import KINDS, FunctionRun, Run, SearchRun
+from jaxhpo.config.kinds import KINDS
+from jaxhpo.config.run import FunctionRun, Run, SearchRun
 from jaxhpo.errors import UsageError
 from jaxhpo.population.cache import use_compilation_cache
 from jaxhpo.population.config import prepare_backend
