@@ -27,20 +27,23 @@ def to_dict(config: Any) -> dict[str, Any]:
 def to_toml(config: Any) -> str:
     """A config as TOML, defaults and all, so that it means the same when defaults change."""
     lines = [f'command = "{config.command}"'] if hasattr(config, "command") else []
-    sections: list[tuple[str, Any]] = []
+    return "\n".join([*lines, *_table(config, "")]) + "\n"
+
+
+def _table(config: Any, prefix: str) -> list[str]:
+    """The lines of a config: its values, then its sections, each under its dotted name."""
+    lines: list[str] = []
+    sections: list[str] = []
     for field in fields(config):
-        value = getattr(config, field.name)
-        if is_dataclass(value) or isinstance(value, Mapping):
-            sections.append((field.name, value))
+        value, name = getattr(config, field.name), prefix + field.name
+        if is_dataclass(value):
+            sections += ["", f"[{name}]", *_table(value, f"{name}.")]
+        elif isinstance(value, Mapping):
+            sections += ["", f"[{name}]"]
+            sections += [f"{_text(key)} = {_text(text)}" for key, text in value.items()]
         else:
             lines.append(f"{field.name} = {_literal(config, field.name)}")
-    for name, value in sections:
-        lines += ["", f"[{name}]"]
-        if isinstance(value, Mapping):
-            lines += [f"{_text(key)} = {_text(text)}" for key, text in value.items()]
-        else:
-            lines += [f"{each.name} = {_literal(value, each.name)}" for each in fields(value)]
-    return "\n".join(lines) + "\n"
+    return lines + sections
 
 
 def _literal(config: Any, name: str) -> str:

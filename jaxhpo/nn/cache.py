@@ -64,7 +64,10 @@ def extend(
     """
     places = cache.lengths[..., None] + jnp.arange(tokens.shape[1])
     positions = jnp.broadcast_to(places, tokens.shape)
-    seen = jnp.arange(cache.capacity) <= positions[:, :, None]
+    slots = jnp.arange(cache.capacity)
+    seen = slots <= positions[:, :, None]
+    if config.window is not None:
+        seen &= slots > positions[:, :, None] - config.window
     rotation = rotation_of(config, positions)
     parts: list[Any] = [bound(config, {**params, "blocks": row}) for row in params["blocks"]]
     x = parts[0].embedded(tokens, positions)

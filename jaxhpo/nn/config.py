@@ -1,11 +1,57 @@
 """What a model is (static) and how it is regularised (traced)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args, get_origin, get_type_hints
 
 from jaxhpo.errors import UsageError
 
 Rate = float | tuple[float, ...]
+Scaling = Literal["none", "linear", "llama3", "yarn"]
+
+
+@dataclass(frozen=True)
+class RopeConfig:
+    """Rotary wavelengths stretched for contexts longer than a model began with."""
+
+    scaling: Scaling = "none"
+    """which wavelengths are stretched: all alike (linear), or the long ones (llama3, yarn)"""
+    factor: float = 1.0
+    """how far they are stretched"""
+    original_context: int | None = None
+    """context that the model began with; llama3 and yarn need it"""
+    low_freq_factor: float = 1.0
+    """of llama3: wavelengths above original_context over it are stretched in full"""
+    high_freq_factor: float = 4.0
+    """of llama3: wavelengths below original_context over it are left alone"""
+    beta_fast: float = 32.0
+    """of yarn: pairs that turn so often within original_context are left alone"""
+    beta_slow: float = 1.0
+    """of yarn: pairs that turn no more often than that are stretched in full"""
+    truncate: bool = True
+    """of yarn: round the bounds between the two to whole pairs"""
+    attention_factor: float | None = None
+    """of yarn: multiplies cosines and sines (default: 1 + 0.1 ln factor)"""
+
+    def __post_init__(self) -> None:
+        allowed = get_args(Scaling)
+        if self.scaling not in allowed:
+            raise UsageError(f"model.rope.scaling={self.scaling}; allowed: {', '.join(allowed)}")
+        if not 1.0 <= self.factor < float("inf"):
+            raise UsageError(f"model.rope.factor={self.factor}; allowed: 1 or more")
+        if self.original_context is not None:
+            _at_least_one("model.rope.original_context", self.original_context)
+        elif self.scaling in ("llama3", "yarn"):
+            raise UsageError(f"model.rope.scaling={self.scaling} needs model.rope.original_context")
+        for low, high in (("low_freq_factor", "high_freq_factor"), ("beta_slow", "beta_fast")):
+            if not 0.0 < getattr(self, low) < getattr(self, high) < float("inf"):
+                raise UsageError(
+                    f"model.rope.{low}={getattr(self, low)} and {high}={getattr(self, high)}; "
+                    "allowed: above 0, the second above the first"
+                )
+        if self.attention_factor is not None and not 0.0 < self.attention_factor < float("inf"):
+            raise UsageError(
+                f"model.rope.attention_factor={self.attention_factor}; allowed: above 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -36,16 +82,30 @@ class ModelConfig:
     """added to the variance"""
     attention: Literal["causal", "bidirectional"] = "causal"
     """what a position may see"""
+    window: int | None = None
+    """tokens that a causal position sees, itself the last (default: all before it; Mistral)"""
     position: Literal["rotary", "learned", "none"] = "rotary"
     """how positions are told apart"""
+    token_types: int | None = None
+    """kinds of segments told apart by an embedding (default: none; BERT has 2)"""
     rope_theta: float = 10000.0
     """base of the rotary wavelengths"""
+    rope: RopeConfig = field(default_factory=RopeConfig)
+    """rotary wavelengths of models whose context was made longer"""
     activation: Literal["gelu", "gelu_tanh", "swiglu"] = "gelu"
     """feed-forward non-linearity; swiglu has a gate"""
     bias: bool = False
     """biases in projections and in LayerNorm"""
+    qkv_bias: bool | None = None
+    """biases of queries, keys and values (default: as bias; Qwen2 has these alone)"""
+    out_bias: bool | None = None
+    """biases of the projection out of attention (default: as bias)"""
+    mlp_bias: bool | None = None
+    """biases of the feed-forward layer (default: as bias)"""
     tie_embeddings: bool = True
     """read-out is the transposed embedding"""
+    readout_transform: bool = False
+    """a dense layer, gelu and a norm before the read-out and a bias after it (BERT)"""
     qk_norm: bool = False
     """RMSNorm on each head of queries and keys (Qwen3)"""
     logit_softcap: float | None = None
@@ -64,7 +124,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for name in ("num_layers", "d_model", "num_heads", "context"):
             _at_least_one(f"model.{name}", getattr(self, name))
-        for name in ("num_kv_heads", "head_dim", "d_mlp", "vocab_size"):
+        for name in ("num_kv_heads", "head_dim", "d_mlp", "vocab_size", "window", "token_types"):
             if getattr(self, name) is not None:
                 _at_least_one(f"model.{name}", getattr(self, name))
         for name in ("rope_theta", "init_std", "logit_softcap", "attention_softcap"):
@@ -92,6 +152,16 @@ class ModelConfig:
                 f"model.num_heads={self.num_heads} is not a multiple of model.num_kv_heads="
                 f"{self.kv_heads}; allowed: {', '.join(map(str, divisors))}"
             )
+        if self.window is not None and self.attention != "causal":
+            raise UsageError(
+                f"model.window={self.window} with model.attention={self.attention}; "
+                "allowed: with causal attention"
+            )
+        if self.rope.scaling != "none" and self.position != "rotary":
+            raise UsageError(
+                f"model.rope.scaling={self.rope.scaling} with model.position={self.position}; "
+                "allowed: with rotary positions"
+            )
         if self.position == "rotary" and self.width_of_head % 2:
             raise UsageError(
                 f"model.head_dim={self.width_of_head} is odd, and rotary positions need pairs; "
@@ -101,6 +171,18 @@ class ModelConfig:
     @property
     def kv_heads(self) -> int:
         return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
+
+    @property
+    def has_qkv_bias(self) -> bool:
+        return self.bias if self.qkv_bias is None else self.qkv_bias
+
+    @property
+    def has_out_bias(self) -> bool:
+        return self.bias if self.out_bias is None else self.out_bias
+
+    @property
+    def has_mlp_bias(self) -> bool:
+        return self.bias if self.mlp_bias is None else self.mlp_bias
 
     @property
     def width_of_head(self) -> int:

@@ -80,7 +80,13 @@ def _dot_general(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:
 
 
 def linear(
-    config: ModelConfig, inputs: int, outputs: int, rngs: nnx.Rngs, *, to_residual: bool = False
+    config: ModelConfig,
+    inputs: int,
+    outputs: int,
+    rngs: nnx.Rngs,
+    *,
+    bias: bool,
+    to_residual: bool = False,
 ) -> nnx.Linear:
     """Projection f32[inputs, outputs] with normal entries.
 
@@ -91,7 +97,7 @@ def linear(
     return nnx.Linear(
         inputs,
         outputs,
-        use_bias=config.bias,
+        use_bias=bias,
         dtype=jnp.dtype(config.compute_dtype),
         param_dtype=jnp.dtype(config.param_dtype),
         kernel_init=normal(std),
@@ -129,10 +135,11 @@ class Mlp(nnx.Module):
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
         self.activation = config.activation
-        wide = config.d_model, config.mlp_width
-        self.up = linear(config, *wide, rngs)
-        self.gate = linear(config, *wide, rngs) if config.activation == "swiglu" else None
-        self.down = linear(config, *wide[::-1], rngs, to_residual=True)
+        wide, bias = (config.d_model, config.mlp_width), config.has_mlp_bias
+        gated = config.activation == "swiglu"
+        self.up = linear(config, *wide, rngs, bias=bias)
+        self.gate = linear(config, *wide, rngs, bias=bias) if gated else None
+        self.down = linear(config, *wide[::-1], rngs, bias=bias, to_residual=True)
 
     def __call__(self, x: Array, rate: Array | None, key: Array | None) -> Array:
         if self.gate is not None:

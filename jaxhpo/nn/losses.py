@@ -25,7 +25,8 @@ def loss(
 
     `batch` holds "tokens" i32[B, T+1], whose next-token targets are its own shift; or "tokens"
     i32[B, T] with "labels" i32[B, T]. An optional "mask" f32[B, T] weighs the targets; their
-    weighted mean is returned (0 where every weight is 0). Without a key this is evaluation: plain
+    weighted mean is returned (0 where every weight is 0). "token_types" and "real", both [B, T], go
+    to `apply`. Without a key this is evaluation: plain
     cross-entropy, whatever `terms` and `dropout` hold. Raises UsageError for a bidirectional model
     without labels, which would see its targets.
     """
@@ -39,7 +40,16 @@ def loss(
     else:
         inputs, labels = batch["tokens"][:, :-1], batch["tokens"][:, 1:]
     terms = LossTerms() if terms is None or key is None else terms
-    logits = apply(config, params, inputs, dropout=dropout, key=key, unroll=unroll)
+    logits = apply(
+        config,
+        params,
+        inputs,
+        token_types=batch.get("token_types"),
+        real=batch.get("real"),
+        dropout=dropout,
+        key=key,
+        unroll=unroll,
+    )
     losses = cross_entropy(logits, labels, terms)
     mask = batch.get("mask")
     if mask is None:

@@ -15,8 +15,13 @@ def tensors(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     found: dict[str, tuple[int, ...]] = {"embed/embedding": (vocab, d)}
     if config.position == "learned":
         found["positions/embedding"] = (config.context, d)
+    if config.token_types:
+        found["token_types/embedding"] = (config.token_types, d)
     if not config.tie_embeddings:
         found["readout"] = (d, vocab)
+    if config.readout_transform:
+        found |= {"readout_dense/kernel": (d, d), "readout_dense/bias": (d,)}
+        found |= _norm("readout_norm", config) | {"readout_bias": (vocab,)}
     # behind the blocks (pre), or behind the embedding (post)
     found |= _norm("final_norm" if config.norm_position == "pre" else "embed_norm", config)
     found |= {f"blocks/{k}": (config.num_layers, *v) for k, v in _block(config).items()}
@@ -50,6 +55,7 @@ _PARTS = (
     ("norm", "norms"),
     ("embed/", "token embedding"),
     ("positions/", "positions"),
+    ("token_types/", "token types"),
     ("readout", "read-out"),
     ("attention", "attention"),
     ("mlp", "feed-forward"),
@@ -70,7 +76,8 @@ def flops_per_token(config: ModelConfig, sequence: int, recompute: bool = False)
 
 def forward_flops_per_token(config: ModelConfig, sequence: int) -> float:
     """Operations to read or write one token that looks at `sequence` others: 2 N + 4 L H Q T."""
-    looked_up = config.context * config.d_model if config.position == "learned" else 0
+    rows = config.context if config.position == "learned" else 0
+    looked_up = (rows + (config.token_types or 0)) * config.d_model
     counted = count_parameters(config) - looked_up
     return 2.0 * counted + attention_flops_per_token(config, sequence)
 
@@ -146,8 +153,15 @@ def _block(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     if config.activation == "swiglu":
         widths["mlp/gate"] = (d, mlp)
     found: dict[str, tuple[int, ...]] = {f"{k}/kernel": shape for k, shape in widths.items()}
-    if config.bias:
-        found |= {f"{name}/bias": shape[1:] for name, shape in widths.items()}
+    biased = {
+        "attention/query": config.has_qkv_bias,
+        "attention/key": config.has_qkv_bias,
+        "attention/value": config.has_qkv_bias,
+        "attention/out": config.has_out_bias,
+    }
+    for name, shape in widths.items():
+        if biased.get(name, config.has_mlp_bias):
+            found[f"{name}/bias"] = shape[1:]
     if config.qk_norm:
         found |= {f"attention/{name}_norm/scale": (head,) for name in ("query", "key")}
     return found | _norm("attention_norm", config) | _norm("mlp_norm", config)

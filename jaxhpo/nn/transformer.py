@@ -6,7 +6,7 @@ nothing of NNX leaves this room. Parameters of the blocks are stacked on a leadi
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from jaxhpo.errors import UsageError
 from jaxhpo.nn.attention import Attention, Memory, rotation_of
 from jaxhpo.nn.config import ModelConfig
 from jaxhpo.nn.hyperparams import Dropout
-from jaxhpo.nn.layers import Mlp, dropout, norm, normal, product
+from jaxhpo.nn.layers import Mlp, dropout, linear, norm, normal, product
 
 Array = jax.Array
 Params = dict[str, Any]
@@ -38,12 +38,16 @@ def apply(
     params: Params,
     tokens: Array,
     *,
+    token_types: Array | None = None,
+    real: Array | None = None,
     dropout: Dropout | None = None,
     key: Array | None = None,
     unroll: bool | int = 1,
 ) -> Array:
     """Logits: i32[B, T] -> f32[B, T, V].
 
+    `token_types` i32[B, T] tell segments apart where the config has them (default: 0 everywhere);
+    `real` bool[B, T] says which tokens may be seen (default: all), for rows padded on the right.
     Without a key this is evaluation: no dropout code is built. `unroll` layers of the loop are laid
     out one after another; True is all of them, which is fastest on a CPU but compiles longer and
     keeps more for the backward pass. With `remat` the loop is always rolled.
@@ -52,11 +56,27 @@ def apply(
     outside gives NaN from its position on, never another token's embedding; callers that read ids
     from outside check them on the host.
     """
-    if tokens.ndim != 2:
-        raise ValueError(f"tokens have shape {tokens.shape}; expected [B, T]")
-    return bound(config, params)(
-        tokens, Dropout() if dropout is None or key is None else dropout, key, unroll
-    )
+    model, given = bound(config, params), Inputs(tokens, token_types, real)
+    return model.logits(model.states(given, dropout, key, unroll))
+
+
+def states(
+    config: ModelConfig,
+    params: Params,
+    tokens: Array,
+    *,
+    token_types: Array | None = None,
+    real: Array | None = None,
+    dropout: Dropout | None = None,
+    key: Array | None = None,
+    unroll: bool | int = 1,
+) -> Array:
+    """What a head of another task reads: i32[B, T] -> f[B, T, D] behind the last norm; as `apply`.
+
+    What belongs to the read-out alone (`readout`, `readout_transform`) is not used.
+    """
+    model, given = bound(config, params), Inputs(tokens, token_types, real)
+    return model.normed(model.states(given, dropout, key, unroll))
 
 
 def bound(config: ModelConfig, params: Params) -> "_Transformer":
@@ -72,6 +92,14 @@ def _graphdef(config: ModelConfig) -> nnx.GraphDef:
     return nnx.split(abstract, nnx.Param)[0]
 
 
+class Inputs(NamedTuple):
+    """Tokens i32[B, T], the type of each i32[B, T], and whether it is no padding, bool[B, T]."""
+
+    tokens: Array
+    token_types: Array | None = None
+    real: Array | None = None
+
+
 class _Block(nnx.Module):
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
         self.pre = config.norm_position == "pre"
@@ -81,14 +109,18 @@ class _Block(nnx.Module):
         self.mlp = Mlp(config, rngs)
 
     def __call__(
-        self, x: Array, rotation: Array | None, rates: Dropout, key: Array | None
+        self,
+        x: Array,
+        rotation: Array | None,
+        rates: Dropout,
+        key: Array | None,
+        real: Array | None = None,
     ) -> Array:
         keys = (None,) * 4 if key is None else jax.random.split(key, 4)
 
         def attention(x: Array) -> Array:
-            return dropout(
-                self.attention(x, rotation, rates.attention, keys[0]), rates.residual, keys[1]
-            )
+            mixed = self.attention(x, rotation, rates.attention, keys[0], real)
+            return dropout(mixed, rates.residual, keys[1])
 
         def mlp(x: Array) -> Array:
             return dropout(self.mlp(x, rates.mlp, keys[2]), rates.residual, keys[3])
@@ -132,6 +164,7 @@ class _Transformer(nnx.Module):
         pre = config.norm_position == "pre"
         self.embed = table(config.vocab_size)
         self.positions = table(config.context) if config.position == "learned" else None
+        self.token_types = table(config.token_types) if config.token_types else None
         self.embed_norm = None if pre else norm(config)
         # One block whose every parameter has a leading [L]: a module is a pytree.
         self.blocks = jax.vmap(lambda key: _Block(config, nnx.Rngs(key)))(
@@ -139,43 +172,67 @@ class _Transformer(nnx.Module):
         )
         self.final_norm = norm(config) if pre else None
         self.readout = None if config.tie_embeddings else self._readout(rngs)
+        d, transform = config.d_model, config.readout_transform
+        self.readout_dense = linear(config, d, d, rngs, bias=True) if transform else None
+        self.readout_norm = norm(config) if transform else None
+        self.readout_bias = self._readout_bias() if transform else None
 
     def _readout(self, rngs: nnx.Rngs) -> nnx.Param:
         shape = self.config.d_model, self.config.vocab_size
         draw = normal(self.config.init_std)
         return nnx.Param(draw(rngs.params(), shape, jnp.dtype(self.config.param_dtype)))
 
-    def __call__(
-        self, tokens: Array, rates: Dropout, key: Array | None, unroll: bool | int
+    def _readout_bias(self) -> nnx.Param:
+        return nnx.Param(jnp.zeros(self.config.vocab_size, jnp.dtype(self.config.param_dtype)))
+
+    def states(
+        self, given: Inputs, rates: Dropout | None, key: Array | None, unroll: bool | int
     ) -> Array:
+        """What comes out of the blocks: i32[B, T] -> f[B, T, D]."""
+        tokens = given.tokens
+        if tokens.ndim != 2:
+            raise ValueError(f"tokens have shape {tokens.shape}; expected [B, T]")
+        rates = Dropout() if rates is None or key is None else rates
         if not jax.tree.leaves(rates):
             key = None
         key_embed, key_blocks = (None, None) if key is None else jax.random.split(key)
         length = tokens.shape[1]
         if self.positions is not None and length > self.config.context:
             raise ValueError(f"{length} tokens exceed model.context={self.config.context}")
-        x = dropout(self.embedded(tokens, slice(length)), rates.embedding, key_embed)
-        return self.logits(self._blocks(x, rates, key_blocks, unroll))
+        x = self.embedded(tokens, slice(length), given.token_types)
+        x = dropout(x, rates.embedding, key_embed)
+        return self._blocks(x, given.real, rates, key_blocks, unroll)
 
-    def embedded(self, tokens: Array, positions: Array | slice) -> Array:
+    def embedded(
+        self, tokens: Array, positions: Array | slice, token_types: Array | None = None
+    ) -> Array:
         """What enters the blocks: i32[B, T] -> f[B, T, D]."""
         table = self.embed.embedding[...]
         x = table.at[tokens].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
         x = x.astype(jnp.float32)
         if self.positions is not None:
             x = x + self.positions.embedding[...][positions]
+        if self.token_types is not None:
+            x = x + self.token_types.embedding[...][0 if token_types is None else token_types]
         if self.embed_norm is not None:
             x = self.embed_norm(x)
         return x.astype(self.config.compute_dtype)
 
-    def _blocks(self, x: Array, rates: Dropout, key: Array | None, unroll: bool | int) -> Array:
+    def _blocks(
+        self,
+        x: Array,
+        real: Array | None,
+        rates: Dropout,
+        key: Array | None,
+        unroll: bool | int,
+    ) -> Array:
         layers = self.config.num_layers
         rotation = rotation_of(self.config, jnp.arange(x.shape[1]))
         keys = None if key is None else jax.random.split(key, layers)
 
         def layer(x: Array, row: tuple[_Block, Dropout, Array | None]) -> tuple[Array, None]:
             block, rates, key = row
-            return block(x, rotation, rates, key), None
+            return block(x, rotation, rates, key, real), None
 
         remat = self.config.remat
         turn: Callable = layer
@@ -188,11 +245,19 @@ class _Transformer(nnx.Module):
         rows = self.blocks, _per_layer(rates, layers), keys
         return jax.lax.scan(turn, x, rows, unroll=unroll)[0]
 
+    def normed(self, x: Array) -> Array:
+        return x if self.final_norm is None else self.final_norm(x)
+
     def logits(self, x: Array) -> Array:
         """What comes out of the blocks as logits: f[B, T, D] -> f32[B, T, V]."""
-        x = x if self.final_norm is None else self.final_norm(x)
+        x = self.normed(x)
+        if self.readout_dense is not None and self.readout_norm is not None:
+            approximate = self.config.activation == "gelu_tanh"
+            x = self.readout_norm(jax.nn.gelu(self.readout_dense(x), approximate=approximate))
         kernel = self.embed.embedding[...].T if self.readout is None else self.readout[...]
         logits = product(x, kernel.astype(x.dtype), jnp.float32)
+        if self.readout_bias is not None:
+            logits = logits + self.readout_bias[...].astype(jnp.float32)
         cap = self.config.logit_softcap
         return logits if cap is None else cap * jnp.tanh(logits / cap)
 

@@ -11,11 +11,11 @@ from jaxhpo.optimizers.config import ROLES, OptimizerConfig, parse_rule
 UNDECAYED = re.compile(r"norm|bias")
 """Parameters that weight decay leaves alone: gains and biases."""
 
-EMBEDDING = re.compile(r"(^|/)(embed|positions)(/|$)")
+EMBEDDING = re.compile(r"(^|/)(embed|positions|token_types)(/|$)")
 
 ROLE_PATTERNS = {
     "embedding": EMBEDDING,
-    "readout": re.compile(r"(^|/)(readout|head)(/|$)"),
+    "readout": re.compile(r"(^|/)(readout(_dense|_bias)?|head)(/|$)"),
     "norm": re.compile(r"norm(/|$)"),
     "query": re.compile(r"(^|/)attention/query(/|$)"),
     "key": re.compile(r"(^|/)attention/key(/|$)"),

@@ -1,5 +1,12 @@
-"""Models of the Hugging Face format."""
+"""Models of the Hugging Face format, in and out."""
 
 from jaxhpo._lazy import attach
 
-__getattr__, __all__ = attach(__name__, {"read_shape": "shapes"})
+__getattr__, __all__ = attach(
+    __name__,
+    {
+        "read_shape": "shapes",
+        "load": "loading",
+        "Pretrained": "loading",
+    },
+)

@@ -1,16 +1,35 @@
 """The shape of a model from its config.json: no weights are read, and nothing heavy is imported."""
 
-import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from jaxhpo.errors import UsageError
 from jaxhpo.nn.config import ModelConfig
-from jaxhpo.nn.published import Published, embedding_norm, qkv_biases
+from jaxhpo.nn.published import Published, embedding_norm
+from jaxhpo.pretrained.config_json import CONFIG as CONFIG
+from jaxhpo.pretrained.config_json import ConfigJson, read_config
+from jaxhpo.pretrained.rope import read_rope
 
-CONFIG = "config.json"
-MOST_BYTES = 1_000_000
+GELUS = {
+    "gelu": "gelu", "gelu_python": "gelu", "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh", "gelu_accurate": "gelu_tanh",
+}  # fmt: skip
+GATED = {"silu": "swiglu", "swish": "swiglu"}
+SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a config.json says: the model, what of it this library can't compute, and the rows that
+    the table of positions has in front of the first one."""
+
+    shape: Published
+    family: str
+    refused: tuple[str, ...]
+    first_position: int
+    special: Mapping[str, Any]
 
 
 def read_shape(folder: Path | str) -> Published:
@@ -18,63 +37,39 @@ def read_shape(folder: Path | str) -> Published:
 
     Raises UsageError where there is no config.json that is understood, naming the families.
     """
-    path = Path(folder) / CONFIG
+    return describe(folder).shape
+
+
+def describe(folder: Path | str) -> Described:
+    """All that the config.json of a folder says of its model; raises as `read_shape` does."""
+    table = read_config(folder)
+    family = table.table.get("model_type")
+    if not isinstance(family, str) or family not in FAMILIES:
+        allowed = ", ".join(sorted(FAMILIES))
+        raise UsageError(f"{table.path}: model_type={family!r}; allowed: {allowed}")
+    path = str(table.path)
     try:
-        with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
-        if len(content) > MOST_BYTES:
-            raise UsageError(f"{path} is larger than {MOST_BYTES:,} bytes, the most allowed")
-        table = json.loads(content)
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror or error}") from None
-    except (ValueError, RecursionError):
-        raise UsageError(f"{path} is not JSON") from None
-    if not isinstance(table, dict):
-        raise UsageError(f"{path} is not a table of names and values")
-    family = table.get("model_type")
-    if family not in FAMILIES:
-        raise UsageError(f"{path}: model_type={family!r}; allowed: {', '.join(sorted(FAMILIES))}")
-    try:
-        found = FAMILIES[family](_Table(path, table))
+        found = FAMILIES[family](table)
     except UsageError as error:
-        raise UsageError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
-    return Published(found.model, found.beside, str(path))
+        raise UsageError(str(error) if path in str(error) else f"{path}: {error}") from None
+    if table.table.get("quantization_config") is not None:
+        table.refuse("quantization_config", "...", "none; load full-precision weights")
+    return Described(
+        replace(found, source=path),
+        family,
+        tuple(table.refused),
+        _first_position(table) if family == "roberta" else 0,
+        {name: table.table[name] for name in SPECIAL if table.table.get(name) is not None},
+    )
 
 
-class _Table:
-    """Values by any of several names, checked: a config may come from a stranger."""
-
-    def __init__(self, path: Path, table: Mapping[str, Any]) -> None:
-        self.path, self.table = path, table
-
-    def whole(self, *names: str, default: int | None = None) -> int:
-        value = self._first(names, default)
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 1 << 31:
-            raise UsageError(f"{self.path}: {names[0]}={value!r}; allowed: a whole number above 0")
-        return value
-
-    def maybe_whole(self, name: str) -> int | None:
-        return None if self.table.get(name) is None else self.whole(name)
-
-    def number(self, *names: str, default: float) -> float:
-        value = self._first(names, default)
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            raise UsageError(f"{self.path}: {names[0]}={value!r}; allowed: a number")
-        return float(value)
-
-    def flag(self, name: str, default: bool) -> bool:
-        value = self.table.get(name)
-        value = default if value is None else value
-        if not isinstance(value, bool):
-            raise UsageError(f"{self.path}: {name}={value!r}; allowed: true or false")
-        return value
-
-    def _first(self, names: tuple[str, ...], default: Any) -> Any:
-        found = [self.table[name] for name in names if self.table.get(name) is not None]
-        return found[0] if found else default
-
-
-def _gpt2(table: _Table) -> Published:
+def _gpt2(table: ConfigJson) -> Published:
+    for name, plain in (
+        ("scale_attn_weights", True),
+        ("scale_attn_by_inverse_layer_idx", False),
+        ("add_cross_attention", False),
+    ):
+        table.choice(name, plain, {plain: plain})
     return Published(
         ModelConfig(
             num_layers=table.whole("n_layer"),
@@ -86,14 +81,14 @@ def _gpt2(table: _Table) -> Published:
             norm="layer",
             norm_eps=table.number("layer_norm_epsilon", default=1e-5),
             position="learned",
-            activation="gelu_tanh",
+            activation=table.choice("activation_function", "gelu_new", GELUS),
             bias=True,
             tie_embeddings=table.flag("tie_word_embeddings", True),
         )
     )
 
 
-def _bloom(table: _Table) -> Published:
+def _bloom(table: ConfigJson) -> Published:
     model = ModelConfig(
         num_layers=table.whole("n_layer", "num_hidden_layers"),
         d_model=table.whole("hidden_size", "n_embed"),
@@ -110,10 +105,11 @@ def _bloom(table: _Table) -> Published:
     return Published(model, embedding_norm(model))
 
 
-def _llama(table: _Table, qk_norm: bool = False) -> ModelConfig:
+def _llama(table: ConfigJson, **more: Any) -> ModelConfig:
     heads = table.whole("num_attention_heads")
-    rope = table.table.get("rope_parameters")
-    theta = rope.get("rope_theta") if isinstance(rope, dict) else None
+    context = table.whole("max_position_embeddings")
+    theta, rope = read_rope(table, context)
+    window = more.pop("window", None)
     return ModelConfig(
         num_layers=table.whole("num_hidden_layers"),
         d_model=table.whole("hidden_size"),
@@ -122,47 +118,105 @@ def _llama(table: _Table, qk_norm: bool = False) -> ModelConfig:
         head_dim=table.maybe_whole("head_dim"),
         d_mlp=table.whole("intermediate_size"),
         vocab_size=table.whole("vocab_size"),
-        context=table.whole("max_position_embeddings"),
+        context=context,
+        window=window if window is not None and window < context else None,
         norm_eps=table.number("rms_norm_eps", default=1e-6),
-        rope_theta=float(theta) if theta else table.number("rope_theta", default=10000.0),
-        activation="swiglu",
+        rope_theta=theta,
+        rope=rope,
+        activation=table.choice("hidden_act", "silu", GATED),
         tie_embeddings=table.flag("tie_word_embeddings", False),
-        qk_norm=qk_norm,
+        **more,
     )
 
 
-def _plain_llama(table: _Table) -> Published:
-    model = _llama(table)
-    beside: dict[str, int] = {}
-    if table.flag("attention_bias", False):
-        beside = qkv_biases(model)
-        beside["biases of attention output"] = model.num_layers * model.d_model
-    if table.flag("mlp_bias", False):
-        beside["biases of feed-forward"] = model.num_layers * (2 * model.mlp_width + model.d_model)
-    return Published(model, beside)
+def _plain_llama(table: ConfigJson) -> Published:
+    bias = table.flag("attention_bias", False)
+    mlp_bias = table.flag("mlp_bias", False)
+    return Published(_llama(table, qkv_bias=bias, out_bias=bias, mlp_bias=mlp_bias))
 
 
-def _qwen2(table: _Table) -> Published:
-    model = _llama(table)
-    return Published(model, qkv_biases(model))
+def _mistral(table: ConfigJson) -> Published:
+    # the library's default: absent is not null
+    window = table.maybe_whole("sliding_window") if "sliding_window" in table.table else 4096
+    return Published(_llama(table, window=window))
 
 
-def _qwen3(table: _Table) -> Published:
-    model = _llama(table, qk_norm=True)
-    beside: dict[str, int] = {}
-    if table.flag("attention_bias", False):
-        beside = qkv_biases(model)
-        beside["biases of attention output"] = model.num_layers * model.d_model
-    return Published(model, beside)
+def _qwen2(table: ConfigJson) -> Published:
+    return Published(_llama(table, qkv_bias=True, window=_qwen_window(table)))
 
 
-FAMILIES: dict[str, Callable[[_Table], Published]] = {
+def _qwen3(table: ConfigJson) -> Published:
+    bias = table.flag("attention_bias", False)
+    window = _qwen_window(table)
+    return Published(_llama(table, qk_norm=True, qkv_bias=bias, out_bias=bias, window=window))
+
+
+def _qwen_window(table: ConfigJson) -> int | None:
+    """The window of all layers. Windows in some of them only are refused."""
+    if not table.flag("use_sliding_window", False):
+        return None
+    window = table.whole("sliding_window", default=4096)
+    layers, first = table.whole("num_hidden_layers"), table.table.get("max_window_layers", 28)
+    kinds = table.table.get("layer_types")
+    if isinstance(kinds, list) and all(isinstance(kind, str) for kind in kinds):
+        sliding = {kind == "sliding_attention" for kind in kinds}
+    else:
+        sliding = {layer >= first for layer in range(layers)} if isinstance(first, int) else set()
+    if len(sliding) != 1 and window < table.whole("max_position_embeddings"):
+        table.refuse("layer_types", sorted(set(kinds or ["mixed"])), "one kind in all layers")
+    return window if sliding == {True} else None
+
+
+def _bert(table: ConfigJson) -> ModelConfig:
+    table.choice("is_decoder", False, {False: False})
+    table.choice("position_embedding_type", "absolute", {"absolute": None})
+    return ModelConfig(
+        num_layers=table.whole("num_hidden_layers"),
+        d_model=table.whole("hidden_size"),
+        num_heads=table.whole("num_attention_heads"),
+        d_mlp=table.whole("intermediate_size"),
+        vocab_size=table.whole("vocab_size"),
+        context=table.whole("max_position_embeddings", default=512),
+        norm="layer",
+        norm_position="post",
+        norm_eps=table.number("layer_norm_eps", default=1e-12),
+        attention="bidirectional",
+        position="learned",
+        token_types=table.whole("type_vocab_size", default=2),
+        activation=table.choice("hidden_act", "gelu", GELUS),
+        bias=True,
+        tie_embeddings=table.flag("tie_word_embeddings", True),
+        readout_transform=True,
+    )
+
+
+def _roberta(table: ConfigJson) -> Published:
+    # its read-out has the exact gelu whatever the blocks have
+    table.choice("hidden_act", "gelu", {name: name for name in ("gelu", "gelu_python")})
+    model = _bert(table)
+    context = model.context - _first_position(table)
+    if context < 1:
+        raise UsageError(f"max_position_embeddings={model.context}; allowed: above the padding's")
+    return Published(replace(model, context=context))
+
+
+def _first_position(table: ConfigJson) -> int:
+    """Rows of RoBERTa's table of positions in front of the first: up to the padding's."""
+    padding = table.table.get("pad_token_id", 1)
+    if not isinstance(padding, int) or isinstance(padding, bool) or padding < 0:
+        raise UsageError(f"{table.path}: pad_token_id={padding!r}; allowed: a whole number")
+    return padding + 1
+
+
+FAMILIES: dict[str, Callable[[ConfigJson], Published]] = {
     "gpt2": _gpt2,
     "bloom": _bloom,
     "llama": _plain_llama,
-    "mistral": lambda table: Published(_llama(table)),
+    "mistral": _mistral,
     "minicpm": lambda table: Published(_llama(table)),
     "qwen2": _qwen2,
     "qwen3": _qwen3,
+    "bert": lambda table: Published(_bert(table)),
+    "roberta": _roberta,
 }
 """`model_type` -> its shape."""
