@@ -10,6 +10,7 @@ __getattr__, __all__ = attach(
         "ModelConfig": "config",
         "Dropout": "hyperparams",
         "LossTerms": "hyperparams",
+        "Adapter": "adapted",
         "init": "transformer",
         "apply": "transformer",
         "cross_entropy": "losses",
