@@ -12,6 +12,7 @@ __getattr__, __all__ = attach(
         "RopeConfig": "config",
         "Dropout": "hyperparams",
         "LossTerms": "hyperparams",
+        "Adapter": "adapted",
         "init": "transformer",
         "apply": "transformer",
         "init_head": "heads",

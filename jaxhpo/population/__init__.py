@@ -11,6 +11,8 @@ __getattr__, __all__ = attach(
         "lower": "hyperparams",
         "Task": "task",
         "LanguageModel": "task",
+        "AdapterTuning": "tuning",
+        "FullTuning": "tuning",
         "Member": "member",
         "Engine": "engine",
         "Rows": "rows",

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from jaxhpo import optimizers, schedules
+from jaxhpo import adapters, optimizers, schedules
+from jaxhpo.adapters.config import AdapterConfig
 from jaxhpo.nn.config import DropoutConfig, LossConfig
 from jaxhpo.nn.hyperparams import Dropout, LossTerms
 from jaxhpo.optimizers.config import OptimizerConfig
@@ -27,10 +28,11 @@ class Hyperparams:
     optimizer: optimizers.OptimizerHyperparams
     dropout: Dropout
     loss: LossTerms
+    adapter: adapters.AdapterHyperparams | None = None
 
 
 class Defaults(Protocol):
-    """The part of a run's config that traced values come from."""
+    """The part of a run's config that traced values come from; some have an `adapter` too."""
 
     schedule: ScheduleConfig
     optimizer: OptimizerConfig
@@ -79,7 +81,21 @@ def _row(
                 for name in ("label_smoothing", "z_loss")
             }
         ),
+        adapter=_adapter(config, searched, point),
     )
+
+
+def _adapter(
+    config: Defaults, searched: frozenset[str], point: Mapping[str, Any]
+) -> adapters.AdapterHyperparams | None:
+    """The adapter's numbers, where the config has one; arrays are as wide as the config says."""
+    own: AdapterConfig | None = getattr(config, "adapter", None)
+    if own is None or own.kind == "none":
+        return None
+    names = [name.removeprefix("adapter.") for name in searched if name.startswith("adapter.")]
+    which = adapters.present(own, names)
+    changed = _override(config, "adapter", point)
+    return adapters.lower(changed, which, steps=config.steps, width=own.width)
 
 
 def _in_steps(config: Defaults, schedule: ScheduleConfig) -> ScheduleConfig:
