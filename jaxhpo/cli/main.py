@@ -19,6 +19,10 @@ COMMANDS = {
         "jaxhpo.cli.train",
         "train one model, on a schedule that a population found or your own",
     ),
+    "finetune": (
+        "jaxhpo.cli.finetune",
+        "fine-tune a pretrained base: adapters or all weights, searched or not",
+    ),
     "fork": (
         "jaxhpo.cli.fork",
         "train on from a checkpoint of a run: decays, extensions, averages",

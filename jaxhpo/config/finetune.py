@@ -68,9 +68,12 @@ class FinetuneRun(SearchRun):
     examples: ExamplesConfig = field(default_factory=ExamplesConfig)
     model: ModelConfig = field(default_factory=lambda: ModelConfig(context=128))
     """the base's; but for context, dtypes and remat it is not to be given"""
-    data: DataConfig = field(default_factory=lambda: DataConfig(batch_size=16, eval_batches=64))
+    data: DataConfig = field(
+        default_factory=lambda: DataConfig(tokenizer="base", batch_size=16, eval_batches=64)
+    )
+    """of data.tokenizer, base means the one that the base was trained with"""
     schedule: ScheduleConfig = field(
-        default_factory=lambda: ScheduleConfig(kind="linear", peak_lr=1e-3, warmup_steps=20)
+        default_factory=lambda: ScheduleConfig(kind="linear", peak_lr=1e-3, warmup_steps=0.0)
     )
     search: SearchConfig = field(default_factory=lambda: SearchConfig(scheduler="tpe"))
     space: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -120,6 +123,13 @@ class FinetuneRun(SearchRun):
             return self.steps
         batch = point.get("data.batch_size", self.data.batch_size)
         return max(1, math.ceil(float(epochs) * self.epoch_examples / int(batch) - 1e-9))
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of the head, once the classes are known; none where there is no head."""
+        if self.task == "regression":
+            return 1
+        return len(self.examples.classes) if self.task in ("classification", "pairs") else 0
 
     @property
     def members(self) -> int:

@@ -149,7 +149,7 @@ def _numbered(table: Table, columns: Columns) -> Examples:
     def number(row: Row) -> float:
         value = row.values.get(columns.label)
         try:
-            found = float(value) if not isinstance(value, bool) else math.nan
+            found = math.nan if value is None or isinstance(value, bool) else float(value)
         except (TypeError, ValueError):
             found = math.nan
         if not math.isfinite(found):

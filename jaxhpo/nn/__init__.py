@@ -16,6 +16,7 @@ __getattr__, __all__ = attach(
         "init": "transformer",
         "apply": "transformer",
         "init_head": "heads",
+        "head_tensors": "heads",
         "read": "heads",
         "states": "transformer",
         "cross_entropy": "losses",

@@ -17,6 +17,11 @@ def init_head(config: ModelConfig, outputs: int, key: Array) -> Head:
     return {"kernel": kernel, "bias": jnp.zeros(outputs)}
 
 
+def head_tensors(config: ModelConfig, outputs: int) -> dict[str, tuple[int, ...]]:
+    """Shape of a head's parameters by path."""
+    return {"head/kernel": (config.d_model, outputs), "head/bias": (outputs,)}
+
+
 def read(
     config: ModelConfig,
     head: HeadConfig,

@@ -11,6 +11,7 @@ __getattr__, __all__ = attach(
         "lower": "hyperparams",
         "Task": "task",
         "LanguageModel": "task",
+        "HeadedModel": "headed",
         "AdapterTuning": "tuning",
         "FullTuning": "tuning",
         "Member": "member",

@@ -89,14 +89,13 @@ class Engine:
         f32[P, S] are NaN where a row made no step. Returns at once; nothing waits on the device."""
         return self._run("train", population, self.place(rows), self.run_seed, self.stage(batches))
 
-    def evaluate(self, population: Member, rows: Rows, held_out: Any) -> jax.Array:
-        """Held-out losses f32[P, E] of batches [E, B, ...]."""
+    def evaluate(self, population: Member, rows: Rows, held_out: Any) -> Any:
+        """Held-out losses f32[P, E] of batches [E, B, ...], or what the task examines of each."""
         return self._run("evaluate", population, self.place(rows), self.stage(held_out, axis=1))
 
-    def probe(
-        self, population: Member, rows: Rows, batches: Any, held_out: Any
-    ) -> tuple[jax.Array, jax.Array]:
-        """Raw and cooled losses f32[P, E]; the population is left as it is."""
+    def probe(self, population: Member, rows: Rows, batches: Any, held_out: Any) -> tuple[Any, Any]:
+        """Raw and cooled losses f32[P, E], or what the task examines; the population is left as it
+        is."""
         return self._run(
             "probe",
             population,

@@ -11,7 +11,7 @@ import numpy as np
 from jaxhpo import adapters, optimizers, schedules
 from jaxhpo.adapters.config import AdapterConfig
 from jaxhpo.nn.config import DropoutConfig, LossConfig
-from jaxhpo.nn.hyperparams import Dropout, LossTerms
+from jaxhpo.nn.hyperparams import Dropout, HeadTerms, LossTerms
 from jaxhpo.optimizers.config import OptimizerConfig
 from jaxhpo.schedules.config import ScheduleConfig
 
@@ -29,6 +29,7 @@ class Hyperparams:
     dropout: Dropout
     loss: LossTerms
     adapter: adapters.AdapterHyperparams | None = None
+    head: HeadTerms | None = None
 
 
 class Defaults(Protocol):
@@ -41,6 +42,8 @@ class Defaults(Protocol):
     steps: int
     tokens_per_step: int
     model: Any
+
+    def steps_of(self, point: Mapping[str, Any]) -> int: ...
 
 
 def lower(
@@ -61,8 +64,9 @@ def _row(
 ) -> Hyperparams:
     values = {name: _override(config, name, point) for name in ("schedule", "optimizer", "loss")}
     uses = lambda name: name in searched
+    steps = config.steps_of(point)
     return Hyperparams(
-        schedule=schedules.lower_to(_in_steps(config, values["schedule"]), config.steps, size),
+        schedule=schedules.lower_to(_in_steps(config, values["schedule"]), steps, size),
         optimizer=optimizers.lower(
             values["optimizer"],
             optimizers.present(
@@ -70,7 +74,7 @@ def _row(
                 [n.removeprefix("optimizer.") for n in searched if n.startswith("optimizer.")],
             ),
             peak_lr=values["schedule"].peak_lr,
-            steps=config.steps,
+            steps=steps,
         ),
         dropout=_dropout(config, searched, point),
         loss=LossTerms(
@@ -82,6 +86,7 @@ def _row(
             }
         ),
         adapter=_adapter(config, searched, point),
+        head=_head(config, searched, point),
     )
 
 
@@ -95,7 +100,15 @@ def _adapter(
     names = [name.removeprefix("adapter.") for name in searched if name.startswith("adapter.")]
     which = adapters.present(own, names)
     changed = _override(config, "adapter", point)
-    return adapters.lower(changed, which, steps=config.steps, width=own.width)
+    return adapters.lower(changed, which, steps=config.steps_of(point), width=own.width)
+
+
+def _head(config: Defaults, searched: frozenset[str], point: Mapping[str, Any]) -> HeadTerms | None:
+    """The numbers of a head, where the config has one."""
+    if getattr(config, "head", None) is None:
+        return None
+    rate = _override(config, "head", point).dropout
+    return HeadTerms(np.float32(rate) if "head.dropout" in searched or rate else None)
 
 
 def _in_steps(config: Defaults, schedule: ScheduleConfig) -> ScheduleConfig:

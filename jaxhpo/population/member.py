@@ -129,6 +129,10 @@ def train_steps(
     return jax.lax.fori_loop(0, steps, body, (member, curves))
 
 
-def evaluate(task: Task, params: Any, hyperparams: Any, held_out: Any) -> jax.Array:
-    """Held-out loss f32[E] of each batch of `held_out` [E, B, ...]."""
-    return jax.lax.map(lambda batch: task.loss(params, batch, hyperparams, None), held_out)
+def evaluate(task: Task, params: Any, hyperparams: Any, held_out: Any) -> Any:
+    """Held-out loss f32[E] of each batch of `held_out` [E, B, ...], or what `task.examine` gives of
+    each, such as predictions f32[E, B] too."""
+    examine = getattr(task, "examine", None)
+    if examine is None:
+        return jax.lax.map(lambda batch: task.loss(params, batch, hyperparams, None), held_out)
+    return jax.lax.map(lambda batch: examine(params, batch, hyperparams), held_out)

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from jaxhpo import nn, optimizers
+from jaxhpo import adapters, nn, optimizers
 from jaxhpo.errors import UsageError
 from jaxhpo.nn.config import ModelConfig
 from jaxhpo.optimizers.config import OptimizerConfig
@@ -60,7 +60,7 @@ def memory_plan(
     staged = 4 * batch * tokens * (steps + config.data.eval_batches)
     metrics = METRICS * 4 * rows * segment
     return MemoryPlan(
-        state=rows * _stored(config),
+        state=rows * _stored(config) + base_bytes(config),
         working=chunk * working_bytes(config, micro),
         data=staged + metrics,
         limit=device_limit(),
@@ -82,7 +82,7 @@ def member_bytes(
 def working_bytes(config: Any, batch: int) -> int:
     """Bytes that one member in flight takes on top of the stored state."""
     model = config.model
-    parameters = 4 * nn.count_parameters(model)
+    parameters = 4 * count_trained(config)
     carried = _stored(config)
     activations = nn.activation_bytes(model, batch, model.context, model.remat, unrolled(config))
     return carried + WORKING_COPIES * parameters + activations
@@ -157,9 +157,40 @@ def check_fits(
     )
 
 
+def trained_tensors(config: Any) -> dict[str, tuple[int, ...]]:
+    """Shape of what a member trains, by path: the model, or an adapter; and a head, if any."""
+    adapter, outputs = getattr(config, "adapter", None), getattr(config, "outputs", 0)
+    if adapter is None or adapter.kind == "none":
+        found = nn.tensors(config.model)
+    else:
+        found = adapters.tensors(adapter, config.model)
+    return found | (nn.head_tensors(config.model, outputs) if outputs else {})
+
+
+def count_trained(config: Any) -> int:
+    """Numbers that a member trains."""
+    return sum(math.prod(shape) for shape in trained_tensors(config).values())
+
+
+def base_bytes(config: Any) -> int:
+    """Bytes of what all members share: a frozen base, or the weights that they start from."""
+    adapter = getattr(config, "adapter", None)
+    if adapter is None:
+        return 0
+    dtype = "float32" if adapter.kind == "none" else adapter.base_dtype
+    return adapters.stored_bytes(config.model, dtype)
+
+
 def _stored(config: Any) -> int:
     names = [name.removeprefix("optimizer.") for name in config.space if "optimizer." in name]
-    return member_bytes(config.model, config.optimizer, names)
+    if getattr(config, "adapter", None) is None:
+        return member_bytes(config.model, config.optimizer, names)
+    shapes = trained_tensors(config)
+    kept = optimizers.state_bytes(
+        config.optimizer, shapes, optimizers.present(config.optimizer, names)
+    )
+    allocated = 2 * count_trained(config) if config.adapter.kind == "adalora" else 0
+    return 4 * (count_trained(config) + allocated) + kept + 4
 
 
 def _on_cpu() -> bool:

@@ -1,5 +1,6 @@
 """Tasks that start from a model that exists: adapters over a frozen base, or all its weights."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -71,6 +72,16 @@ class AdapterTuning:
         if key is None:
             return found, {}
         return found + bound.penalty(), bound.measured()
+
+    @property
+    def examine(self) -> Callable[[Params, Batch, Hyperparams], Any] | None:
+        """What the task examines, where it does."""
+        inner = getattr(self.task, "examine", None)
+        if inner is None:
+            return None
+        return lambda params, batch, hyperparams: inner(
+            self.whole(params, hyperparams)[0], batch, hyperparams
+        )
 
     def whole(
         self, params: Params, hyperparams: Hyperparams, key: jax.Array | None = None

@@ -6,7 +6,7 @@ from jaxhpo import nn
 from jaxhpo.config.run import Run, SearchRun
 from jaxhpo.population.cache import use_compilation_cache
 from jaxhpo.population.config import prepare_backend
-from jaxhpo.population.memory import MemoryPlan
+from jaxhpo.population.memory import MemoryPlan, count_trained
 from jaxhpo.study.groups import CompileGroup, label, program_names
 from jaxhpo.study.opening import total
 from jaxhpo.study.setup import Setup, combinations, prepare
@@ -144,6 +144,7 @@ def forecast(setup: Setup) -> Forecast:
     foreseen, trials = setup.opening.foreseen, None
     if isinstance(config, SearchRun):
         trials = config.search.trials if foreseen is None else len(foreseen)
+        trials = trials if config.space else None
     return Forecast(
         programs=(*(name for group in forecasts for name in group.programs), "sample"),
         members=extent.held,
@@ -170,7 +171,7 @@ def _group(setup: Setup, group: CompileGroup) -> GroupForecast:
         name=label(group.statics) or "all",
         trials=None if setup.opening.foreseen is None else setup.opening.trials_of(group.statics),
         places=tuple(engine.size for engine in group.engines),
-        parameters=nn.count_parameters(config.model),
+        parameters=count_trained(config),
         memory=setup.opening.needs[group.statics],
         flops_per_step=tokens * nn.flops_per_token(config.model, config.model.context),
         programs=program_names(group),
