@@ -1,4 +1,4 @@
-"""`jaxhpo sample RUN`: write text with the model of a run, or explain how one token is chosen."""
+"""`jaxhpo sample RUN|FOLDER`: text from a model, or how its next token is chosen."""
 
 import itertools
 import json
@@ -9,25 +9,27 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from jaxhpo.cli.explaining import show_explanation
 from jaxhpo.cli.options import parse
 from jaxhpo.cli.positional import existing
 from jaxhpo.cli.progress import progress
-from jaxhpo.cli.samples import beside, explanation_table, samples_table, stable
+from jaxhpo.cli.samples import beside, samples_table, stable, who
 from jaxhpo.errors import UsageError
 from jaxhpo.nn.config import BeamConfig, SamplingConfig
 from jaxhpo.population.config import ExecutionConfig, prepare_backend
 
 if TYPE_CHECKING:
-    from jaxhpo.study.writing import Explanation, Sample, Writer
+    from jaxhpo.study.writing import Sample, Writer
 
-USAGE = "jaxhpo sample RUN"
+USAGE = "jaxhpo sample RUN|FOLDER"
 MOST_ROWS = 256
 LONGEST_PROMPT = 1 << 24
 
 
 @dataclass(frozen=True)
 class SampleQuery(SamplingConfig):
-    """Text from the best model of a run, or from any trial that a checkpoint of it holds.
+    """Text from the best model of a run, from any trial that a checkpoint of it holds, or from a
+    folder of the Hugging Face format.
 
     Numbers are traced: new ones, and a grid of them, are one compiled program.
     """
@@ -66,7 +68,7 @@ class SampleQuery(SamplingConfig):
     temperatures: tuple[float, ...] = (0.2, 0.7, 1.0, 1.2)
     """temperatures that are explained"""
     figure: str | None = None
-    """PNG file of the explanation (default: explain.png in the run's report folder)"""
+    """PNG file of the explanation (default: explain.png in a run's report folder)"""
     json: bool = False
     """print JSON"""
 
@@ -130,7 +132,7 @@ def _axis(text: str) -> tuple[str, list[Any]]:
 
 
 def sample(run: "Path | str", query: SampleQuery | None = None) -> "tuple[Sample, ...]":
-    """Texts from a run's model: for each prompt, each setting of the grid and each seed.
+    """Texts from a run's or a folder's model: for each prompt, setting of the grid and seed.
 
     Raises UsageError for a run without a model, and for a prompt or setting that is not allowed.
     """
@@ -150,7 +152,12 @@ def main(argv: Sequence[str]) -> int:
     with progress("loading the model"):
         writer = open_writer(run, query.trial)
     if query.explain is not None:
-        return show_explanation(run, query, writer)
+        (settings, *more) = query.settings()
+        if more:
+            raise UsageError("explain shows one setting; allowed: without grid")
+        ids = query.ids or writer.read(query.explain)
+        figure = None if query.figure is None else Path(query.figure)
+        return show_explanation(writer, ids, settings, query.temperatures, figure, query.json)
     prompts = prompts_of(query, writer)
     if not query.json and query.num_beams == 1 and len(rows_of(query, prompts)) == 1:
         return show_stream(writer, query, prompts)
@@ -158,7 +165,7 @@ def main(argv: Sequence[str]) -> int:
     with progress("writing", done) as advance:
         found = write(writer, query, prompts, advance)
     if query.json:
-        print(json.dumps({**_who(writer), "samples": [as_dict(each) for each in found]}))
+        print(json.dumps({**who(writer), "samples": [as_dict(each) for each in found]}))
     else:
         print(f"{samples_table(found)}\n\n{beside(found)}")
     return 0
@@ -260,58 +267,9 @@ def show_stream(writer: "Writer", query: SampleQuery, prompts: Any) -> int:
     return 0
 
 
-def show_explanation(run: Path, query: SampleQuery, writer: "Writer") -> int:
-    """Prints and draws what the next token is drawn from."""
-    from jaxhpo.study.writing import explain
-
-    (settings, *more) = query.settings()
-    if more:
-        raise UsageError("explain shows one setting; allowed: without grid")
-    ids = query.ids or writer.read(query.explain or "")
-    with progress("compiling"):
-        found = explain(writer, ids, settings, query.temperatures)
-    if query.json:
-        print(json.dumps({**_who(writer), **_plain(found)}))
-        return 0
-    from jaxhpo.report.explain import draw_explanation
-
-    path = Path(query.figure) if query.figure else run / "report" / "explain.png"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(draw_explanation(found))
-    except OSError as error:
-        raise UsageError(f"figure={path}: {error.strerror or error}") from None
-    print(f"{explanation_table(found)}\n\nfigure  {path}")
-    return 0
-
-
-def _who(writer: "Writer") -> dict[str, Any]:
-    trained = writer.trained
-    return {"run": str(trained.run), "trial": trained.trial, "step": trained.step}
-
-
 def as_dict(found: "Sample") -> dict[str, Any]:
     """A sample as plain values; a number that is none is null."""
     return {name: _sound(value) for name, value in asdict(found).items()}
-
-
-def _plain(found: "Explanation") -> dict[str, Any]:
-    return {
-        "prompt": found.prompt,
-        "tokens": list(found.tokens),
-        "texts": list(found.texts),
-        "temperatures": {
-            str(temperature): {"chances": row.tolist(), "entropy": entropy}
-            for temperature, row, entropy in zip(
-                found.temperatures, found.chances, found.entropies, strict=True
-            )
-        },
-        "temperature": found.temperature,
-        "filters": {
-            kept.name: {"chances": kept.chances.tolist(), "kept": kept.count, "mass": kept.mass}
-            for kept in found.filters
-        },
-    }
 
 
 def _sound(value: Any) -> Any:

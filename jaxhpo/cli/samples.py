@@ -3,17 +3,23 @@
 import shutil
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jaxhpo.cli.tables import aligned
 
 if TYPE_CHECKING:
-    from jaxhpo.study.writing import Explanation, Sample
+    from jaxhpo.study.writing import Explanation, Sample, Writer
 
 NARROWEST = 34
 """Characters of the narrowest column of text."""
 
 GAP = "   "
+
+
+def who(writer: "Writer") -> dict[str, Any]:
+    """What wrote, as plain values; a folder that is no run has no trial and no step."""
+    trained = writer.trained
+    return {"run": str(trained.run), "trial": trained.trial, "step": trained.step}
 
 
 def samples_table(found: Sequence["Sample"]) -> str:

@@ -10,5 +10,6 @@ __getattr__, __all__ = attach(
         "Pretrained": "loading",
         "save_adapter": "peft",
         "load_adapter": "peft",
+        "save": "saving",
     },
 )

@@ -5,6 +5,7 @@ from typing import Any
 
 from jaxhpo.errors import UsageError
 from jaxhpo.pretrained.config_json import read_table
+from jaxhpo.pretrained.names import UNTIED_BIASES
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -14,10 +15,10 @@ PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 OLD_NAMES = {
     "LayerNorm.weight": "LayerNorm.gamma",
     "LayerNorm.bias": "LayerNorm.beta",
-    "cls.predictions.bias": "cls.predictions.decoder.bias",
-    "lm_head.bias": "lm_head.decoder.bias",
+    **UNTIED_BIASES,
+    **{untied: tied for tied, untied in UNTIED_BIASES.items()},
 }
-"""End of a name -> what it is in old folders."""
+"""End of a name -> what it is in old folders, which had one of two equal biases."""
 
 
 class Weights:

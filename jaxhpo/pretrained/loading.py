@@ -64,8 +64,8 @@ def load(
     whole = _headless(found.shape.model) if head == "none" else found.shape.model
     config = replace(_shortened(whole, context), param_dtype=dtype)
     encoder = whole.attention == "bidirectional"
-    kind = "Model" if head == "none" else "ForMaskedLM" if encoder else "ForCausalLM"
-    leaves = _leaves(folder, found, whole, Weights(folder, f"Auto{kind}"))
+    kind = "" if head == "none" else "ForMaskedLM" if encoder else "ForCausalLM"
+    leaves = _leaves(folder, found, whole, Weights(folder, f"AutoModel{kind}"))
     params: dict[str, Any] = {}
     for path, shape in tensors(config).items():
         narrow = dtype == "bfloat16" and "norm/" not in path

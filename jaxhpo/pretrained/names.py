@@ -8,6 +8,12 @@ from jaxhpo.nn.sizes import tensors
 
 THIRDS = 3
 
+UNTIED_BIASES = {
+    "cls.predictions.bias": "cls.predictions.decoder.bias",
+    "lm_head.bias": "lm_head.decoder.bias",
+}
+"""Bias of an encoder's read-out -> the one that is used where the embeddings are not tied."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -53,6 +59,9 @@ def sources(family: str, config: ModelConfig, first_position: int = 0) -> dict[s
     """Parameter -> its source, for all that the model has; those of the body lack the prefix."""
     names = WEIGHTS[family]
     known = {**names.body, **names.head}
+    if not config.tie_embeddings and "readout_bias" in known:
+        bias = known["readout_bias"].name
+        known["readout_bias"] = Source(UNTIED_BIASES[bias])
     found = {}
     for path in tensors(config):
         if path not in known:

@@ -1,4 +1,4 @@
-"""The models that a run left behind: its best one, or any trial that a checkpoint holds."""
+"""The models that a run left behind, its best one or any trial in a checkpoint, and others'."""
 
 import dataclasses
 from collections.abc import Collection, Mapping
@@ -9,15 +9,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxhpo import nn
+from jaxhpo import nn, pretrained
 from jaxhpo.config import is_static, replace
 from jaxhpo.config.run import Run
 from jaxhpo.data.cache import Cache
 from jaxhpo.data.documents import split
 from jaxhpo.data.sources import read_documents
-from jaxhpo.data.tokenizers import Tokenizer, open_tokenizer
+from jaxhpo.data.subwords import loaded
+from jaxhpo.data.tokenizers import TOKENIZERS, Tokenizer, open_tokenizer
 from jaxhpo.errors import UsageError
 from jaxhpo.nn.config import ModelConfig
+from jaxhpo.pretrained.config_json import CONFIG
 from jaxhpo.record.arrays import read as read_arrays
 from jaxhpo.record.checkpoints import CheckpointError
 from jaxhpo.record.directory import RunDirectory
@@ -31,30 +33,46 @@ BEST = "best/model.safetensors"
 
 @dataclass(frozen=True)
 class Trained:
-    """One trial's weights as host arrays, with what is needed to use them."""
+    """A model's weights, with what is needed to use them: one trial's, as host arrays, or those of
+    a folder of the Hugging Face format, which has no trials, no steps and no config of a run."""
 
     run: Path
-    trial: int
-    step: int
-    config: Run
+    trial: int | None
+    step: int | None
+    config: Run | None
+    model: ModelConfig
     params: Any
     tokenizer: Tokenizer
 
     @property
-    def model(self) -> ModelConfig:
-        return self.config.model
+    def name(self) -> str:
+        return str(self.run) if self.trial is None else f"trial {self.trial}"
 
 
 def load(path: Path | str, trial: int | None = None) -> Trained:
-    """The best model of a run, or a trial's newest weights.
+    """The best model of a run, or a trial's newest weights, or the model of a folder of the Hugging
+    Face format.
 
-    Raises UsageError where `path` is no run directory, has no checkpoint, or none with the trial.
+    Raises UsageError where `path` is no run directory, has no checkpoint, or none with the trial,
+    and as `pretrained.load` does.
     """
+    if (Path(path) / CONFIG).is_file():
+        return _pretrained(Path(path), trial)
     run = RunDirectory.open(path)
     past = history(run.log)
     config = config_of(path, past)
     found = _best(run, past, config, trial) or _checkpointed(run, past, config, trial)
-    return dataclasses.replace(found, tokenizer=_tokenizer(found.config, past))
+    return dataclasses.replace(found, tokenizer=_tokenizer(found.config or config, past))
+
+
+def _pretrained(folder: Path, trial: int | None) -> Trained:
+    if trial is not None:
+        raise UsageError(f"trial={trial}: {folder} is a pretrained model, which has no trials")
+    found = pretrained.load(folder)
+    if found.tokenizer is None:
+        raise UsageError(f"{folder} has no tokenizer.json, without which a model can't write")
+    tokenizer = loaded(str(found.tokenizer), tuple(TOKENIZERS))
+    return Trained(folder, None, None, None, found.config, found.params, tokenizer)
 
 
 def _best(run: RunDirectory, past: History, config: Run, trial: int | None) -> Trained | None:
@@ -71,7 +89,7 @@ def _best(run: RunDirectory, past: History, config: Run, trial: int | None) -> T
         raise UsageError(f"{run.path / BEST} can't be read: {error}") from None
     config = _of_point(config, _point(past, best["trial"]))
     params = _as_params(config.model, named, str(run.path / BEST))
-    return Trained(run.path, best["trial"], best["step"], config, params, _UNOPENED)
+    return Trained(run.path, best["trial"], best["step"], config, config.model, params, _UNOPENED)
 
 
 def _checkpointed(run: RunDirectory, past: History, config: Run, trial: int | None) -> Trained:
@@ -95,7 +113,7 @@ def _checkpointed(run: RunDirectory, past: History, config: Run, trial: int | No
             config = _of_point(config, _point(past, wanted))
             named = _row(shelf.place(index), manifest["tree"], lives)
             params = _as_params(config.model, named, str(shelf.place(index)))
-            return Trained(run.path, wanted, lives.step, config, params, _UNOPENED)
+            return Trained(run.path, wanted, lives.step, config, config.model, params, _UNOPENED)
     if not held:
         raise CheckpointError(f"no checkpoint of {run.path} can be trusted ({'; '.join(damage)})")
     raise UsageError(

@@ -69,7 +69,7 @@ class Writer:
         for block in self.decoder.stream(prompts, rows, seeds, length, stops, beyond):
             if np.isnan(np.asarray(block.log_probs)[block.tokens != ABSENT]).any():
                 raise UsageError(
-                    f"trial {self.trained.trial} gives no finite probabilities: it has diverged"
+                    f"{self.trained.name} gives no finite probabilities: it has diverged"
                 )
             yield block
 
@@ -189,9 +189,7 @@ def explain(
     """
     logits = writer.decoder.next_logits(prompt)
     if not np.isfinite(logits).all():
-        raise UsageError(
-            f"trial {writer.trained.trial} gives no finite probabilities: it has diverged"
-        )
+        raise UsageError(f"{writer.trained.name} gives no finite probabilities: it has diverged")
     plain = replace(SamplingConfig(), temperature=settings.temperature)
     shown = _shown(settings)
     alone = [

@@ -190,6 +190,52 @@ def test_a_missing_run_is_one_line(argv: list[str], capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err.startswith("jaxhpo: no run directory")
 
 
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of the Hugging Face format, with a tokenizer of 64 words."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    source = Path(__file__).parents[1] / "pretrained/folders/mistral"
+    found = Path(shutil.copytree(source, tmp_path / "model"))
+    engine = Tokenizer(models.WordLevel({f"w{i}": i for i in range(64)}, unk_token="w0"))
+    engine.pre_tokenizer = pre_tokenizers.Whitespace()
+    engine.save(str(found / "tokenizer.json"))
+    return found
+
+
+def test_a_pretrained_folder_writes_what_its_logits_say(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from jaxhpo import nn, pretrained
+
+    words = [str(folder), "--prompt", "w5 w9", "--tokens", "12", "--greedy", "true"]
+    printed = json.loads(asked([*words, "--past-end", "true", "--json"], capsys))
+    assert printed["trial"] is None and printed["run"] == str(folder)
+    tokens = [5, 9, *printed["samples"][0]["tokens"]]
+    found = pretrained.load(folder)
+    logits = nn.apply(found.config, found.params, np.asarray([tokens[:-1]], np.int32))
+    # its window is 5: what is remembered of the text must be as the whole text sees it
+    assert np.asarray(logits)[0, 1:].argmax(-1).tolist() == tokens[2:]
+    assert "top_p" in asked([str(folder), "--explain", "w5"], capsys)
+    assert not (folder / "report").exists()
+
+
+def test_a_pretrained_folder_that_can_not_write_is_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def shown(*words: str) -> str:
+        assert main(["sample", str(folder), "--prompt", "w1", *words]) == 2
+        text = capsys.readouterr().err
+        assert text.count("\n") == 1
+        return text
+
+    assert "trial=3" in shown("--trial", "3")
+    (folder / "tokenizer.json").unlink()
+    assert "has no tokenizer.json" in shown()
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    assert "safe_serialization=True" in shown()
+
+
 def test_columns_fit_the_width_and_hold_no_control_characters(run: Path) -> None:
     query = SampleQuery(prompt=("ab",), tokens=60, samples=3, past_end=True)
     text = beside(jaxhpo.sample(run, query), 80)
