@@ -58,7 +58,7 @@ def allocate(
         choose = lambda a, b: jax.tree.map(lambda x, y: jnp.where(going, x, y), a, b)
         sensitivity = choose(sensitivity, state.sensitivity)
         uncertainty = choose(uncertainty, state.uncertainty)
-        budget, due = budget_at(config, numbers, old, made)
+        budget, due = budget_at(numbers, old, made)
         due = (due & going) | (made == last)
         found = masks(config, numbers, scores(sensitivity, uncertainty), budget)
         kept = jax.tree.map(lambda a, b: jnp.where(due, a, b), found, state.kept)
@@ -96,14 +96,11 @@ def scores(sensitivity: Triplets, uncertainty: Triplets) -> dict[str, Array]:
     }
 
 
-def budget_at(
-    config: AdapterConfig, numbers: AdapterHyperparams, triplets: Triplets, made: Array
-) -> tuple[Array, Array]:
+def budget_at(numbers: AdapterHyperparams, triplets: Triplets, made: Array) -> tuple[Array, Array]:
     """Triplets that may stay after `made` steps, i32[], and whether it is time to mask.
 
     From all of the initial ranks to all of the target ranks, by a cube, in float32.
     """
-    del config
     whole, least = (
         n * matrices(numbers, triplets) for n in (numbers.rank, numbers.of("target_rank"))
     )

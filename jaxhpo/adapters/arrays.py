@@ -83,7 +83,7 @@ def init(
     blocks: dict[str, Any] = {}
     known = projections(model)
     for path in targets_of(config, model):
-        own = jax.random.fold_in(key, zlib.crc32(path.encode()) & 0x7FFFFFFF)
+        own = jax.random.fold_in(key, stream(path))
         keys = jax.vmap(lambda layer, own=own: jax.random.fold_in(own, layer))(
             jnp.arange(model.num_layers)
         )
@@ -130,6 +130,11 @@ def _new(
         }
     lora_b = jnp.zeros((config.width, outputs))
     return {"lora_a": directions(key_a, inputs, draw).T, "lora_b": lora_b}
+
+
+def stream(path: str) -> int:
+    """A number for a projection's own random draws, whatever other targets there are."""
+    return zlib.crc32(path.encode()) & 0x7FFFFFFF
 
 
 def put(tree: dict[str, Any], path: str, value: Any) -> None:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxhpo.adapters.arrays import each_target
+from jaxhpo.adapters.arrays import each_target, stream
 from jaxhpo.adapters.changes import CHANGES, Call, Kernel
 from jaxhpo.adapters.config import AdapterConfig
 from jaxhpo.adapters.hyperparams import AdapterHyperparams
@@ -43,7 +43,7 @@ class Bound:
         """Puts the adapter's projections into one block; what comes back tells what they noted."""
         arrays, scales, key = row
         notes: dict[str, dict[str, Array]] = {}
-        for index, path in enumerate(sorted({*arrays, *scales})):
+        for path in sorted({*arrays, *scales}):
             part, name = path.split("/")
             layer = getattr(block, part)
             adapted = _Projection(
@@ -52,7 +52,7 @@ class Bound:
                 getattr(layer, name),
                 arrays.get(path),
                 scales.get(path),
-                None if key is None else jax.random.fold_in(key, index),
+                None if key is None else jax.random.fold_in(key, stream(path)),
                 notes,
             )
             setattr(layer, name, adapted)

@@ -278,6 +278,7 @@ def _describe(
         "modules_to_save": saved or None,
     }
     if config.kind == "adalora":
+        found.pop("r")  # PEFT warns that AdaLoRA has none
         found |= {
             "init_r": rank,
             "target_r": int(hyperparams.of("target_rank")),

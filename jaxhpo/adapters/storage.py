@@ -21,7 +21,7 @@ LEVELS = 127
 def store(params: Any, dtype: BaseDtype = "float32") -> Base:
     """The base as it is kept on the device, shared by all members.
 
-    bfloat16 rounds all but gains and offsets of norms: a relative error of 2^-9 at most. int8
+    bfloat16 rounds all but gains and offsets of norms: a relative error of 2^-8 at most. int8
     rounds the projections of the blocks to multiples of (largest of the column) / 127: an error of
     half of that at most in each weight; embeddings and read-out are bfloat16 then. Products, and
     all that is trained, stay as the model's config says.

@@ -100,7 +100,7 @@ class AdapterTuning:
         rule = self.task.optimizer(hyperparams)
         if self.adapter.kind != "adalora":
             return optax.with_extra_args_support(rule)
-        clip = optax.chain(*clipping(hyperparams.optimizer))
+        clip = optax.chain(optax.identity(), *clipping(hyperparams.optimizer))
         return adapters.allocate(rule, self.adapter, _numbers(hyperparams), clip)
 
     def rate(self, hyperparams: Hyperparams, step: jax.Array) -> jax.Array:
