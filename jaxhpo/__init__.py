@@ -1,11 +1,11 @@
 """Tune the hyperparameters of language models: whole searches in one JAX program.
 
 Each command of `jaxhpo` is one typed call: `pbt(config)`, `run_search(config)`, `train(config)`,
-`resume(run)`, `finetune(config)`, `fork(run, ...)`, `average(run, ...)`, `stages(file)`,
-`lineage(run, ...)`, `plan(config)`, `sample(run)`, `size(model)`, `write_report(run)`;
-`search_function(...)` searches with a loss of your own. `with_recipe(config, name)` gives a config
-a published recipe, `discovered_schedule(run)` the learning rate that a run found. Nothing heavy is
-imported before it is used.
+`resume(run)`, `finetune(config)`, `export(run, folder)`, `fork(run, ...)`, `average(run, ...)`,
+`stages(file)`, `lineage(run, ...)`, `plan(config)`, `sample(run)`, `size(model)`,
+`write_report(run)`; `search_function(...)` searches with a loss of your own.
+`with_recipe(config, name)` gives a config a published recipe, `discovered_schedule(run)` the
+learning rate that a run found. Nothing heavy is imported before it is used.
 """
 
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from jaxhpo._lazy import attach
 if TYPE_CHECKING:
     from jaxhpo.adapters.config import AdapterConfig
     from jaxhpo.cli.average import average
+    from jaxhpo.cli.export import ExportQuery, export
     from jaxhpo.cli.finetune import finetune
     from jaxhpo.cli.fork import fork
     from jaxhpo.cli.lineage import lineage
@@ -49,6 +50,7 @@ __all__ = [
     "DropoutConfig",
     "ExamplesConfig",
     "ExecutionConfig",
+    "ExportQuery",
     "FinetuneRun",
     "ForkRun",
     "HeadConfig",
@@ -68,6 +70,7 @@ __all__ = [
     "UsageError",
     "average",
     "discovered_schedule",
+    "export",
     "finetune",
     "fork",
     "lineage",
@@ -92,6 +95,8 @@ __getattr__, _ = attach(
         "search_function": "study.function",
         "train": "cli.train",
         "finetune": "cli.finetune",
+        "export": "cli.export",
+        "ExportQuery": "cli.export",
         "fork": "cli.fork",
         "average": "cli.average",
         "stages": "cli.stages",

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,9 @@ HEADED = ("classification", "regression", "pairs")
 OWN = ("context", "compute_dtype", "param_dtype", "remat")
 """What of a model is the user's own to say; all else is the base's."""
 
+READ_OUT = ("tie_embeddings", "readout_transform")
+"""What a model has for the next token alone; a task with a head of its own leaves it out."""
+
 BASES_TOKENIZER = "base"
 
 
@@ -35,6 +38,8 @@ class Base:
     tokenizer: Tokenizer
     fingerprint: str
     folder: Path
+    special: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """ids of special tokens in config.json"""
 
 
 def is_run(path: Path) -> bool:
@@ -42,9 +47,11 @@ def is_run(path: Path) -> bool:
     return (path / CONFIG).is_file()
 
 
-def open_base(config: FinetuneRun) -> Base:
+def open_base(config: FinetuneRun, language: bool = False) -> Base:
     """The base that a config names, its context cut to `model.context`.
 
+    What reads the next token is left out for a task that has a head of its own; with `language` it
+    is kept where the base has it.
     Raises UsageError where there is none, or what is asked of it does not fit.
     """
     if config.base is None:
@@ -54,7 +61,16 @@ def open_base(config: FinetuneRun) -> Base:
     path = Path(config.base).expanduser()
     if not path.is_dir():
         raise UsageError(f"base={config.base} is no folder; nothing is downloaded")
-    base = _of_run(config, path) if is_run(path) else _of_folder(config, path)
+    headed = config.task in HEADED
+    if is_run(path):
+        base = _of_run(config, path, headed and not language)
+    elif headed and language:
+        try:
+            base = _of_folder(config, path, False)
+        except UsageError:  # an encoder without a language head
+            base = _of_folder(config, path, True)
+    else:
+        base = _of_folder(config, path, headed)
     model = shaped(config.model, base.model)
     if config.task not in HEADED and model.attention != "causal":
         raise UsageError(
@@ -69,7 +85,9 @@ def shaped(given: ModelConfig, base: ModelConfig) -> ModelConfig:
     default = ModelConfig()
     for field in dataclasses.fields(ModelConfig):
         asked, there = getattr(given, field.name), getattr(base, field.name)
-        if field.name not in OWN and asked not in (getattr(default, field.name), there):
+        if field.name in (*OWN, *READ_OUT):
+            continue
+        if asked not in (getattr(default, field.name), there):
             raise UsageError(
                 f"model.{field.name}={asked}, and the base has {there}; leave it out: of the "
                 f"model only {', '.join(OWN)} may be given"
@@ -77,10 +95,9 @@ def shaped(given: ModelConfig, base: ModelConfig) -> ModelConfig:
     return dataclasses.replace(base, **{name: getattr(given, name) for name in OWN})
 
 
-def _of_folder(config: FinetuneRun, path: Path) -> Base:
+def _of_folder(config: FinetuneRun, path: Path, headed: bool) -> Base:
     from jaxhpo.pretrained import load
 
-    headed = config.task in HEADED
     found = load(
         path,
         dtype=config.model.param_dtype,
@@ -88,7 +105,9 @@ def _of_folder(config: FinetuneRun, path: Path) -> Base:
         head="none" if headed else "language",
     )
     tokenizer = _tokenizer(config, path, found.tokenizer)
-    return Base(found.config, found.params, found.family, tokenizer, _digest(path), path)
+    return Base(
+        found.config, found.params, found.family, tokenizer, _digest(path), path, found.special
+    )
 
 
 def _context(path: Path) -> int:
@@ -105,12 +124,12 @@ def _fitting(asked: int, there: int, path: Path) -> int:
     return asked
 
 
-def _of_run(config: FinetuneRun, path: Path) -> Base:
+def _of_run(config: FinetuneRun, path: Path, headed: bool) -> Base:
     from jaxhpo.study.weights import load
 
     trained = load(path)
     model, params = trained.model, dict(trained.params)
-    if config.task in HEADED:
+    if headed:
         model = dataclasses.replace(model, tie_embeddings=True, readout_transform=False)
         params = {name: leaf for name, leaf in params.items() if not name.startswith("readout")}
     if model.position == "learned":
