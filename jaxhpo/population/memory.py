@@ -24,6 +24,10 @@ WORKING_COPIES = 3
 """Copies of one member's parameters that a step holds besides its state: gradient, update, sum."""
 
 
+FROZEN_SHARE = 0.8
+"""What a backward pass keeps of its activations where the weights have no gradient: measured."""
+
+
 @dataclass(frozen=True)
 class MemoryPlan:
     """Bytes on one device, at the peak of training."""
@@ -121,6 +125,8 @@ def working_bytes(config: Any, batch: int) -> int:
         parameters = 4 * _count(adapters.tensors(adapter, model))
     carried = _stored(config)
     activations = nn.activation_bytes(model, batch, model.context, model.remat, unrolled(config))
+    if adapter is not None:
+        activations = int(FROZEN_SHARE * activations)
     return carried + WORKING_COPIES * parameters + activations
 
 

@@ -17,6 +17,7 @@ from jaxhpo.config import is_static, searchable_names
 from jaxhpo.config.run import ForkRun, FunctionRun, PbtRun, Run, SearchRun, TrainRun
 from jaxhpo.data.corpus import open_corpus
 from jaxhpo.errors import UsageError
+from jaxhpo.population import memory
 from jaxhpo.population.mesh import make_mesh
 from jaxhpo.schedules import in_steps
 from jaxhpo.search.distributions import Choice, Integer
