@@ -17,7 +17,6 @@ process of its own that trains, the peak resident size above what it had before 
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -205,12 +204,17 @@ def compiled_bytes(members: int, chunk: int, base_dtype: str) -> int:
     return taken + found.output_size_in_bytes - found.alias_size_in_bytes
 
 
+def peak() -> int:
+    """Bytes of this process's peak resident size; getrusage would have its parent's too."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines["VmHWM"].split()[0]) * 1024
+
+
 def resident(members: int, chunk: int, base_dtype: str) -> int:
     """Bytes by which this process's peak resident size grows while it trains at batch 1."""
     import jax
 
     jax.block_until_ready(jax.jit(lambda: jax.numpy.zeros(8))())
-    peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     before = peak()
     timed(Way(members, chunk=chunk), 1, base_dtype)()
     return peak() - before
@@ -223,11 +227,11 @@ def memories(options: argparse.Namespace) -> list[dict]:
     for members, chunk in ((1, 1), (largest, 1), (largest, largest)):
         command = [sys.executable, __file__, "--child", str(members), str(chunk)]
         command += ["--base-dtype", options.base_dtype]
-        peak = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        row = {"members": members, "chunk": chunk, "peak": peak,
+        found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        row = {"members": members, "chunk": chunk, "peak": int(found),
                "compiled": compiled_bytes(members, chunk, options.base_dtype)}  # fmt: skip
         rows.append(row)
-        print(f"{members:8d}{chunk:7d}{row['compiled'] / 2**20:14.1f}{peak / 2**20:10.1f}")
+        print(f"{members:8d}{chunk:7d}{row['compiled'] / 2**20:14.1f}{row['peak'] / 2**20:10.1f}")
     for name in ("compiled", "peak"):
         one, _, all_at_once = (row[name] for row in rows)
         print(f"{name}: {largest} runs of one take {largest * one / 2**20:.0f} MiB, "

@@ -97,15 +97,18 @@ def by_hand(config: PbtRun, data: dict, unroll: bool) -> Callable[[], float]:
     import optax
 
     from jaxhpo import nn
-    from jaxhpo.optimizers.masks import decayed
+    from jaxhpo.optimizers import decay_shares
+    from jaxhpo.optimizers.masks import renamed
 
     tuned = config.optimizer
+    shares = decay_shares(tuned, nn.tensors(config.model))
+    decayed = lambda params: renamed({k: bool(v) for k, v in shares.items()}, params)
     optimizer = optax.chain(
         optax.clip_by_global_norm(tuned.clip_norm),
         optax.adamw(
             optax.warmup_constant_schedule(0.0, config.schedule.peak_lr, 50),
             b1=tuned.beta1, b2=tuned.beta2, eps=tuned.eps,
-            weight_decay=tuned.weight_decay, mask=decayed,
+            weight_decay=tuned.coefficient, mask=decayed,
         ),
     )  # fmt: skip
 

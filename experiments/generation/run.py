@@ -200,13 +200,14 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             for spot, row in zip(spots, shown, strict=True):
                 axis.annotate(f"{row['ratio']:.1f}x", (spot + 0.2, row["jaxhpo"]), (0, 2),
                               textcoords="offset points", ha="center", fontsize=8.5)  # fmt: skip
-            names = [f"{row['model']}\nbatch {row['batch']}" for row in shown]
+            names = [f"{row['model']}\n× {row['batch']}" for row in shown]
             axis.set_xticks(spots, names, fontsize=7.5)
             axis.set(title=mode, yscale="log")
-            axis.set_ylim(top=4 * max(row["jaxhpo"] for row in rows))
+            axis.set_ylim(top=12 * max(row["jaxhpo"] for row in rows))
             axis.grid(axis="x", visible=False)
+            axis.set_xlabel("parameters × batch")
         axes[0].set_ylabel("tokens per second")
-        axes[0].legend(loc="upper right")
+        axes[-1].legend(loc="upper right")
         path.write_bytes(canvas.png(figure))
 
 

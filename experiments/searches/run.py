@@ -182,14 +182,13 @@ def draw(found: dict, path: Path) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained", sharey=True)
-    colours = plt.get_cmap("tab10").colors
     for number, (name, rows) in enumerate(by_method(found).items()):
         for axis, column in zip(axes, (0, 1), strict=True):
             ends = [row["curve"][-1][column] for row in rows]
             grid = np.linspace(0, min(ends), 300)
             curves = [_held(row["curve"], column, grid) for row in rows]
             mean = np.mean(curves, 0)
-            axis.plot(grid, mean, color=colours[number], lw=1.8, label=name)
+            axis.plot(grid, mean, color=f"C{number}", lw=1.8, label=name)
     axes[0].set_xlabel("member-steps, probes counted")
     axes[1].set_xlabel("seconds of segments")
     axes[0].set_ylabel("best held-out loss so far, nats (mean of seeds)")

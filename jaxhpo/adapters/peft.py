@@ -1,12 +1,12 @@
 """Adapters as PEFT names and lays them out, there and back; files are `pretrained`'s matter.
 
-PEFT keeps A as [R, I] and B as [O, R]. GPT-2's query, key and value are one module there: their
-adapters become one whose B is block-diagonal, which has the same change and the sum of the ranks.
+PEFT keeps A as [R, I] and B as [O, R].
 """
 
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,52 +14,19 @@ import numpy as np
 from jaxhpo.adapters.arrays import each_target, put
 from jaxhpo.adapters.changes import ALLOCATION_EPS, is_rank_stable
 from jaxhpo.adapters.config import AdapterConfig
+from jaxhpo.adapters.families import (
+    Tensors,
+    cut,
+    fused,
+    modules_of,
+    parted,
+    target_names,
+    widened,
+)
 from jaxhpo.adapters.hyperparams import AdapterHyperparams
 from jaxhpo.errors import UsageError
 
-Tensors = dict[str, np.ndarray]
-
 PREFIX = "base_model.model."
-
-_LLAMA = {
-    "attention/query": "model.layers.{}.self_attn.q_proj",
-    "attention/key": "model.layers.{}.self_attn.k_proj",
-    "attention/value": "model.layers.{}.self_attn.v_proj",
-    "attention/out": "model.layers.{}.self_attn.o_proj",
-    "mlp/up": "model.layers.{}.mlp.up_proj",
-    "mlp/gate": "model.layers.{}.mlp.gate_proj",
-    "mlp/down": "model.layers.{}.mlp.down_proj",
-}
-_BERT = {
-    "attention/query": "bert.encoder.layer.{}.attention.self.query",
-    "attention/key": "bert.encoder.layer.{}.attention.self.key",
-    "attention/value": "bert.encoder.layer.{}.attention.self.value",
-    "attention/out": "bert.encoder.layer.{}.attention.output.dense",
-    "mlp/up": "bert.encoder.layer.{}.intermediate.dense",
-    "mlp/down": "bert.encoder.layer.{}.output.dense",
-}
-_GPT2 = {
-    "attention/query": "transformer.h.{}.attn.c_attn",
-    "attention/key": "transformer.h.{}.attn.c_attn",
-    "attention/value": "transformer.h.{}.attn.c_attn",
-    "attention/out": "transformer.h.{}.attn.c_proj",
-    "mlp/up": "transformer.h.{}.mlp.c_fc",
-    "mlp/down": "transformer.h.{}.mlp.c_proj",
-}
-
-MODULES: dict[str, dict[str, str]] = {
-    "llama": _LLAMA,
-    "mistral": _LLAMA,
-    "qwen2": _LLAMA,
-    "qwen3": _LLAMA,
-    "gpt2": _GPT2,
-    "bert": _BERT,
-    "roberta": {path: name.replace("bert", "roberta", 1) for path, name in _BERT.items()},
-}
-"""transformers' `model_type` -> the module of each projection, with a place for the layer."""
-
-FUSED = ("attention/query", "attention/key", "attention/value")
-"""Projections that are one module of GPT-2, side by side in this order."""
 
 TYPES = {"lora": "LORA", "dora": "LORA", "adalora": "ADALORA", "adamole": "ADAMOLE"}
 """Kind -> `peft_type`. PEFT has no AdaMoLE: such a file is for this program alone."""
@@ -85,21 +52,21 @@ def to_peft(
     `hyperparams` is the trial's row: the file has its rank, and of the targets those switched on.
     `saved` are tensors by module, such as score.weight, of what was trained beside the adapter.
     """
-    modules = _modules(family)
+    modules = modules_of(family)
     rank = int(hyperparams.rank)
     found: dict[str, dict[str, Tensors]] = {}
     for path, arrays in each_target(params):
         if float(hyperparams.on.get(path, 1)):
             own = {name: np.asarray(value, np.float32) for name, value in arrays.items()}
-            found.setdefault(modules[path], {})[path] = _cut(own, rank)
+            found.setdefault(modules[path], {})[path] = cut(own, rank)
     if not found:
         raise UsageError("every target of the adapter is switched off; there is nothing to write")
-    whole = {module: _fused(config, parts, family) for module, parts in found.items()}
+    whole = {module: fused(config, parts, family) for module, parts in found.items()}
     widest = max(own["lora_a"].shape[-1] for own in whole.values())
     tensors: Tensors = {}
     for module, own in whole.items():
         for layer in range(own["lora_a"].shape[0]):
-            rows = {name: value[layer] for name, value in _widened(own, widest).items()}
+            rows = {name: value[layer] for name, value in widened(own, widest).items()}
             name = f"{PREFIX}{module.format(layer)}"
             tensors |= {f"{name}.{leaf}": x for leaf, x in _peft_names(config, rows).items()}
     heads = dict(saved or {})
@@ -108,7 +75,7 @@ def to_peft(
     described = _describe(config, hyperparams, family, widest, names)
     layers = next(iter(whole.values()))["lora_a"].shape[0]
     described["target_modules"] = sorted(
-        name for module in whole for name in _target_names(module, layers)
+        name for module in whole for name in target_names(module, layers)
     )
     return described, {name: np.ascontiguousarray(x) for name, x in tensors.items()}
 
@@ -118,7 +85,7 @@ def from_peft(
 ) -> Loaded:
     """The adapter of a PEFT file. Raises UsageError for a type or a layout that is not known."""
     kind = _kind(described)
-    modules = _modules(family)
+    modules = modules_of(family)
     rank = described["init_r"] if kind == "adalora" else described["r"]
     config = AdapterConfig(
         kind=kind,
@@ -143,32 +110,14 @@ def from_peft(
         if not layers:
             continue
         rows = [_own_names(config, own) for own in layers]
-        whole = _widened({name: np.stack([r[name] for r in rows]) for name in rows[0]}, rank)
+        whole = widened({name: np.stack([r[name] for r in rows]) for name in rows[0]}, rank)
         paths = [path for path, name in modules.items() if name == module]
-        for path, arrays in _parted(whole, paths).items():
+        for path, arrays in parted(whole, paths).items():
             put(blocks, path, arrays)
             targets.append(f"^{path}$")
     if not targets:
         raise UsageError(f"the adapter has no tensor for a module of {family}")
-    config = AdapterConfig(**{**config.__dict__, "targets": tuple(targets)})
-    return Loaded(config, {"blocks": blocks}, left)
-
-
-# names
-
-
-def _modules(family: str) -> dict[str, str]:
-    if family not in MODULES:
-        raise UsageError(f"model_type={family!r}; allowed: {', '.join(MODULES)}")
-    return MODULES[family]
-
-
-def _target_names(module: str, layers: int) -> list[str]:
-    """What PEFT's target_modules says: the module's last name, where no other ends like it."""
-    last = module.rpartition(".")[2]
-    if last not in ("dense", "c_proj"):
-        return [last]
-    return [module.format(layer) for layer in range(layers)]
+    return Loaded(replace(config, targets=tuple(targets)), {"blocks": blocks}, left)
 
 
 def _peft_names(config: AdapterConfig, rows: Tensors) -> Tensors:
@@ -233,9 +182,6 @@ def _layers(left: Tensors, module: str) -> list[Tensors]:
     return [found[layer] for layer in range(len(found))]
 
 
-# config
-
-
 def _kind(described: Mapping[str, Any]) -> Any:
     """The kind of a PEFT config. Raises UsageError for what this program would get wrong."""
     peft_type = described.get("peft_type")
@@ -247,6 +193,9 @@ def _kind(described: Mapping[str, Any]) -> Any:
     for name in ("rank_pattern", "alpha_pattern"):
         if described.get(name) and peft_type != "ADALORA":
             raise UsageError(f"{name} of the adapter is not empty; allowed: one rank and alpha")
+    for name in ("init_r", "target_r") if peft_type == "ADALORA" else ("r",):
+        if name not in described:
+            raise UsageError(f"the adapter's config has no {name}")
     return "dora" if described.get("use_dora") else kinds[peft_type]
 
 
@@ -296,81 +245,3 @@ def _describe(
             "threshold_max": float(hyperparams.of("threshold_max")),
         }
     return found
-
-
-# arrays
-
-
-def _cut(arrays: Tensors, rank: int) -> Tensors:
-    """The first `rank` directions."""
-    found = {
-        **arrays,
-        "lora_a": arrays["lora_a"][..., :rank],
-        "lora_b": arrays["lora_b"][..., :rank, :],
-    }
-    if "lora_e" in arrays:
-        found["lora_e"] = arrays["lora_e"][..., :rank]
-    return found
-
-
-def _widened(arrays: Tensors, rank: int) -> Tensors:
-    """The arrays with directions of zeros behind, up to `rank`."""
-    extra = rank - arrays["lora_a"].shape[-1]
-    if not extra:
-        return arrays
-
-    def pad(name: str, axis: int) -> np.ndarray:
-        widths = [(0, 0)] * arrays[name].ndim
-        widths[axis] = (0, extra)
-        return np.pad(arrays[name], widths)
-
-    found = {**arrays, "lora_a": pad("lora_a", -1), "lora_b": pad("lora_b", -2)}
-    if "lora_e" in arrays:
-        found["lora_e"] = pad("lora_e", -1)
-    return found
-
-
-def _fused(config: AdapterConfig, parts: dict[str, Tensors], family: str) -> Tensors:
-    """One module's arrays [L, ...] of those of its parts, side by side."""
-    if family != "gpt2" or not set(parts) & set(FUSED):
-        return next(iter(parts.values()))
-    if config.kind == "adamole":
-        raise UsageError("adapter.kind=adamole on GPT-2's query, key or value has no file format")
-    if config.kind == "dora" and len(parts) < len(FUSED):
-        raise UsageError(
-            "adapter.kind=dora on some of GPT-2's query, key and value, which are one module in "
-            "PEFT; target all three"
-        )
-    # all three are of one width; those without an adapter are rows of zeros
-    own = next(iter(parts.values()))
-    layers, rank, side = own["lora_b"].shape
-    blocks = []
-    for path, arrays in parts.items():
-        place = FUSED.index(path)
-        block = np.zeros((layers, rank, side * len(FUSED)), np.float32)
-        block[:, :, place * side : (place + 1) * side] = arrays["lora_b"]
-        blocks.append(block)
-    found = {
-        "lora_a": np.concatenate([arrays["lora_a"] for arrays in parts.values()], -1),
-        "lora_b": np.concatenate(blocks, -2),
-    }
-    if "lora_e" in own:
-        found["lora_e"] = np.concatenate([arrays["lora_e"] for arrays in parts.values()], -1)
-    if "magnitude" in own:
-        found["magnitude"] = np.concatenate([parts[path]["magnitude"] for path in FUSED], -1)
-    return found
-
-
-def _parted(arrays: Tensors, paths: list[str]) -> dict[str, Tensors]:
-    """A module's arrays for each of the projections that it holds: the outputs are cut."""
-    if len(paths) == 1:
-        return {paths[0]: arrays}
-    cut = {
-        name: np.split(arrays[name], len(paths), -1)
-        for name in ("lora_b", "magnitude")
-        if name in arrays
-    }
-    return {
-        path: {**arrays, **{name: pieces[index] for name, pieces in cut.items()}}
-        for index, path in enumerate(paths)
-    }

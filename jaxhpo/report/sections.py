@@ -69,14 +69,13 @@ def verdict(summary: Mapping[str, Any]) -> str:
         return ""
     if not math.isfinite(gain["best"]):
         return "PBT can't be compared: one of the two groups has no finite loss."
-    won = "won" if gain["best"] > 0 else "lost" if gain["best"] < 0 else "made no difference"
-    if summary["status"] != "finished":
-        won = f"{won} so far"
+    so_far = "" if summary["status"] == "finished" else " so far"
     side = "above" if gain["best"] < 0 else "below"
     return (
-        f"PBT {won}: its best member is {abs(gain['best']):.3f} nats {side} the best of the same "
-        f"initial hyperparameters held fixed, a gain of {signed(gain['best'])} against their best "
-        f"and {signed(gain['median'])} against their median."
+        f"PBT's best member is{so_far} {abs(gain['best']):.3f} nats {side} the best of the same "
+        f"initial hyperparameters held fixed: a gain of {signed(gain['best'])} against their best "
+        f"and {signed(gain['median'])} against their median. One run has no interval: a small gain "
+        "may be chance."
     )
 
 

@@ -163,13 +163,23 @@ def _costs(history: History, lineage: Lineage) -> dict[str, Any]:
         "segment_seconds": whole,
         "train_seconds": train,
         "probe_seconds": whole - train,
-        "compile_seconds": sum(number(row["seconds"]) for row in history.of("compile")),
+        "compile_seconds": _compiling(history),
         "tokens": tokens,
         "tokens_per_second": tokens / whole if whole > 0 else None,
         "exploits": sum(row.is_exploit for row in lineage.segments if not _forked(lineage, row)),
         "trials": len({row.trial for row in lineage.segments if not row.inherited}),
         "rounds": len(seconds),
     }
+
+
+def _compiling(history: History) -> float:
+    """Seconds in which something was compiled: programs are compiled side by side."""
+    ends = [(number(row["time"]), number(row["seconds"])) for row in history.of("compile")]
+    total, until = 0.0, -math.inf
+    for begin, end in sorted((end - seconds, end) for end, seconds in ends):
+        total += max(0.0, end - max(begin, until))
+        until = max(until, end)
+    return total
 
 
 def _steps_by_plan(lineage: Lineage) -> tuple[Counter[int], Counter[int]]:

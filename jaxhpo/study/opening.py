@@ -181,6 +181,7 @@ def total(needs: Iterable[memory.MemoryPlan]) -> memory.MemoryPlan:
         working=max(plan.working for plan in plans),
         data=sum(plan.data for plan in plans),
         limit=plans[0].limit,
+        shared=sum(plan.shared for plan in plans),
     )
 
 

@@ -263,10 +263,13 @@ def check_devices(config: Run) -> None:
 
 
 def devices(config: Run | FunctionRun, members: int) -> int:
-    """Devices for so many members: those asked for, else as many as can be used."""
+    """Devices for so many members: those asked for, else as many as can be used; one on a CPU where
+    members share a base, which every device would hold a copy of."""
     execution = config.execution
     if execution.devices is not None:
         return execution.devices
+    if memory.adapter_of(config) is not None and jax.default_backend() == "cpu":
+        return execution.data
     found = min(len(jax.devices()), members * execution.data)
     return max(found // execution.data, 1) * execution.data
 

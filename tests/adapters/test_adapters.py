@@ -26,7 +26,8 @@ def base():
 
 
 def numbers(config):
-    return adapters.lower(config, steps=10)
+    """With a switch that is on, as where a search may turn it."""
+    return adapters.lower(config, adapters.present(config) | {"on_value"}, steps=10)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))

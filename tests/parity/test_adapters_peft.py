@@ -295,6 +295,7 @@ def compare_scores(state, allocator):
         ({"peft_type": "IA3"}, "peft_type='IA3'; allowed"),
         ({"bias": "all"}, "bias='all' of the adapter; allowed: none"),
         ({"rank_pattern": {"q_proj": 4}}, "rank_pattern of the adapter is not empty"),
+        ({"peft_type": "ADALORA"}, "the adapter's config has no init_r"),
     ],
 )
 def test_a_file_that_would_be_read_wrongly_is_refused(tmp_path, change, message):

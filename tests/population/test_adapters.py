@@ -12,6 +12,7 @@ from jaxhpo.config.run import TrainRun
 from jaxhpo.errors import UsageError
 from jaxhpo.optimizers import OptimizerConfig
 from jaxhpo.population import hyperparams
+from jaxhpo.population import member as life
 from jaxhpo.population.engine import Engine
 from jaxhpo.population.mesh import make_mesh
 from jaxhpo.population.rows import make_rows
@@ -181,6 +182,21 @@ def test_micro_batches_of_an_adapter_add_up(base, batches):
     (_, a), (_, b) = (e.train(born(e, rows), rows, batches) for e in (whole, split))
     name = "experts/attention/value/0"
     np.testing.assert_allclose(a[name][:, 0], b[name][:, 0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("rule", ["adam", "sgd", "lion", "muon", "adafactor"])
+def test_every_update_rule_takes_an_adapter_s_arrays(rule, base, batches):
+    optimizer = OptimizerConfig(kind=rule, clip_role=1.0, clip_value=1.0)
+    config = replace(config_of("adalora", initial_rank=8), optimizer=optimizer)
+    inner = LanguageModel(MODEL, optimizer, unroll=True, diagnose_every=1)
+    task = AdapterTuning(inner, config.adapter, base)
+    numbers = jax.tree.map(lambda x: x[0], hyperparams.lower(config, (), [{}]))
+    born = jax.eval_shape(lambda: life.newborn(task, numbers, np.uint32(0), np.uint32(0)))
+    batch, key = {"tokens": batches["tokens"][0, 0]}, jax.random.key(0)
+    step = lambda member: life.train_step(task, member, numbers, batch, key, 1)
+    after, metrics = jax.eval_shape(step, born)
+    assert after == born  # the state keeps its shapes
+    assert {"update_norm/query", "clipped/value", "rank/attention/query/0"} <= metrics.keys()
 
 
 def test_full_fine_tuning_starts_from_the_given_weights(base, batches, held_out):

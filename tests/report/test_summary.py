@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from jaxhpo.record.history import history
+from jaxhpo.record.history import History, history
 from jaxhpo.report import summarise
 from tests.report import synthetic_run
 
@@ -69,6 +69,14 @@ def test_costs_add_up(summary):
     )
     assert costs["seconds"] == 104.0
     assert costs["exploits"] == 2 * 11
+
+
+def test_time_in_which_two_programs_are_compiled_at_once_counts_once(make_run, monkeypatch):
+    past = history(make_run())
+    rows = [{"time": end, "seconds": s} for end, s in ((107.0, 5.0), (106.0, 2.0), (120.0, 1.5))]
+    of = History.of
+    monkeypatch.setattr(History, "of", lambda p, kind: rows if kind == "compile" else of(p, kind))
+    assert summarise(past)["costs"]["compile_seconds"] == pytest.approx(6.5)
 
 
 def test_an_unfinished_run_says_so(make_run):
