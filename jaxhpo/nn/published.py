@@ -16,12 +16,6 @@ class Published:
     source: str = ""
 
 
-def qkv_biases(model: ModelConfig) -> dict[str, int]:
-    """Biases on queries, keys and values alone, as Qwen 2 has them."""
-    width = (model.num_heads + 2 * model.kv_heads) * model.width_of_head
-    return {"biases of query, key, value": model.num_layers * width}
-
-
 def embedding_norm(model: ModelConfig) -> dict[str, int]:
     """A LayerNorm behind the embedding beside the usual ones, as BLOOM has it."""
     return {"norm of the embedding": 2 * model.d_model}
@@ -55,8 +49,10 @@ def llama(
     tied: bool = False,
     head_dim: int | None = None,
     qk_norm: bool = False,
+    qkv_bias: bool = False,
 ) -> ModelConfig:
-    """Llama and its descendants: RMSNorm, rotary positions, SwiGLU, no biases."""
+    """Llama and its descendants: RMSNorm, rotary positions, SwiGLU; Qwen 2 biases queries, keys
+    and values."""
     return ModelConfig(
         num_layers=layers,
         d_model=width,
@@ -69,6 +65,7 @@ def llama(
         activation="swiglu",
         tie_embeddings=tied,
         qk_norm=qk_norm,
+        qkv_bias=qkv_bias,
     )
 
 
@@ -81,8 +78,7 @@ def _bloom() -> Published:
 
 
 def _qwen2(source: str, *shape: int, tied: bool) -> Published:
-    model = llama(*shape, 32768, tied=tied)
-    return Published(model, qkv_biases(model), source)
+    return Published(llama(*shape, 32768, tied=tied, qkv_bias=True), source=source)
 
 
 def _qwen3(*shape: int, tied: bool) -> Published:

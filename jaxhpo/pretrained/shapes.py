@@ -197,7 +197,8 @@ def _roberta(table: ConfigJson) -> Published:
     context = model.context - _first_position(table)
     if context < 1:
         raise UsageError(f"max_position_embeddings={model.context}; allowed: above the padding's")
-    return Published(replace(model, context=context))
+    rows = {"rows in front of positions": _first_position(table) * model.d_model}
+    return Published(replace(model, context=context), rows)
 
 
 def _first_position(table: ConfigJson) -> int:

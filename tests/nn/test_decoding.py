@@ -11,7 +11,7 @@ from jaxhpo import nn
 from jaxhpo.nn import cache as caches
 from jaxhpo.nn import filters
 from jaxhpo.nn.beam import beam_search
-from jaxhpo.nn.config import BeamConfig, ModelConfig, SamplingConfig
+from jaxhpo.nn.config import BeamConfig, ModelConfig, RopeConfig, SamplingConfig
 from jaxhpo.nn.decoding import ABSENT
 
 TINY = ModelConfig(num_layers=2, d_model=16, num_heads=4, vocab_size=32, context=16)
@@ -21,6 +21,8 @@ VARIANTS = {
     "multi-query": {"num_kv_heads": 1, "position": "none"},
     "qk-norm": {"qk_norm": True, "head_dim": 8, "num_kv_heads": 2},
     "capped": {"logit_softcap": 5.0, "attention_softcap": 3.0},
+    "window": {"window": 3, "qkv_bias": True},
+    "yarn": {"rope": RopeConfig(scaling="yarn", factor=4.0, original_context=8)},
     "post-norm": {"norm_position": "post", "norm": "layer", "position": "learned"},
 }
 TOKENS = np.random.default_rng(0).integers(0, 32, (3, 16)).astype(np.int32)

@@ -9,14 +9,18 @@ import optax
 import pytest
 
 from jaxhpo import nn
-from jaxhpo.nn.config import ModelConfig
+from jaxhpo.errors import UsageError
+from jaxhpo.nn.attention import attend
+from jaxhpo.nn.config import ModelConfig, RopeConfig
 from jaxhpo.nn.hyperparams import Dropout, LossTerms
 
 TINY = ModelConfig(num_layers=2, d_model=16, num_heads=4, vocab_size=32, context=8)
+LLAMA3 = RopeConfig(scaling="llama3", factor=4.0, original_context=8)
 FAMILIES = {
     "llama": replace(TINY, num_kv_heads=2, activation="swiglu", tie_embeddings=False),
     "gpt2": replace(TINY, norm="layer", position="learned", activation="gelu_tanh", bias=True),
     "qwen3": replace(TINY, num_kv_heads=1, qk_norm=True, head_dim=8),
+    "qwen2": replace(TINY, window=3, qkv_bias=True, rope=LLAMA3),
     "capped": replace(TINY, logit_softcap=5.0, attention_softcap=5.0, position="none"),
 }
 TOKENS = np.random.default_rng(0).integers(0, 32, (2, 8)).astype(np.int32)
@@ -104,6 +108,72 @@ def test_a_rate_for_each_layer_reaches_its_layer():
     first, second = run([0.5, 0.0]), run([0.0, 0.5])
     assert np.abs(first - plain).max() > 1e-3 and np.abs(second - plain).max() > 1e-3
     assert np.abs(first - second).max() > 1e-3
+
+
+def test_a_window_hides_what_lies_before_it():
+    config = replace(TINY, num_layers=1, window=3)
+    params = nn.init(replace(config, init_std=0.2), jax.random.key(0))
+    changed = TOKENS.copy()
+    changed[:, 2] = (changed[:, 2] + 1) % 32
+    before, after = (np.asarray(nn.apply(config, params, t)) for t in (TOKENS, changed))
+    same = (before == after).all((0, 2))
+    assert same.tolist() == [True, True, False, False, False, True, True, True]
+
+
+def test_padding_changes_nothing_that_is_real():
+    config = replace(TINY, attention="bidirectional", token_types=2, readout_transform=True)
+    params = nn.init(config, jax.random.key(0))
+    real = np.arange(8) < 5
+    found = nn.apply(config, params, TOKENS, real=np.stack([real, real]))
+    alone = nn.apply(config, params, TOKENS[:, :5])
+    np.testing.assert_allclose(found[:, :5], alone, atol=1e-6)
+    assert np.abs(nn.apply(config, params, TOKENS)[:, :5] - alone).max() > 1e-4
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("window", [None, 3])
+def test_the_fused_attention_of_accelerators_sees_the_same(window, grouped, monkeypatch):
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.normal(size=(2, 8, 4, 8)).astype(np.float32) for _ in range(3))
+    if grouped:
+        k, v = k[:, :, :2], v[:, :, :2]
+    real = np.arange(8) < np.array([[8], [6]])
+    for given in (None, real):
+        sees = {"causal": True, "window": window, "real": given}
+        plain = attend(q, k, v, **sees)
+        with monkeypatch.context() as patch:
+            patch.setattr(jax, "default_backend", lambda: "tpu")
+            fused = attend(q, k, v, **sees)
+        np.testing.assert_allclose(fused, plain, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"window": 0}, "model.window=0; allowed: 1 or more"),
+        ({"window": 3, "attention": "bidirectional"}, "allowed: with causal attention"),
+        ({"token_types": 0}, "model.token_types=0; allowed: 1 or more"),
+        ({"rope": LLAMA3, "position": "learned"}, "allowed: with rotary positions"),
+    ],
+)
+def test_what_makes_no_model_is_refused(values, says):
+    with pytest.raises(UsageError, match=says):
+        replace(TINY, **values)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"scaling": "ntk"}, "model.rope.scaling=ntk; allowed: none, linear, llama3, yarn"),
+        ({"scaling": "yarn"}, "model.rope.scaling=yarn needs model.rope.original_context"),
+        ({"factor": 0.5}, "model.rope.factor=0.5; allowed: 1 or more"),
+        ({"beta_slow": 40.0}, "model.rope.beta_slow=40.0 and beta_fast=32.0; allowed: above 0"),
+        ({"attention_factor": 0.0}, "model.rope.attention_factor=0.0; allowed: above 0"),
+    ],
+)
+def test_what_stretches_no_wavelength_is_refused(values, says):
+    with pytest.raises(UsageError, match=says):
+        RopeConfig(**values)
 
 
 def test_label_smoothing_and_z_loss_equal_optax():

@@ -12,6 +12,10 @@ LLAMA = {
     "num_hidden_layers": 3, "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2,
     "intermediate_size": 96, "vocab_size": 200, "max_position_embeddings": 32,
 }  # fmt: skip
+ENCODER = {
+    "num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 96,
+    "vocab_size": 200, "max_position_embeddings": 34,
+}  # fmt: skip
 CONFIGS = {
     "GPT2": {"n_layer": 2, "n_embd": 48, "n_head": 4, "vocab_size": 100, "n_positions": 16},
     "GPT2-wide": {"n_layer": 1, "n_embd": 48, "n_head": 4, "n_inner": 64},
@@ -23,13 +27,17 @@ CONFIGS = {
     "Qwen2": LLAMA,
     "Qwen2-tied": {**LLAMA, "tie_word_embeddings": True},
     "Qwen3": {**LLAMA, "head_dim": 32},
+    "Bert": ENCODER,
+    "Roberta": {**ENCODER, "type_vocab_size": 1},
     "Qwen3-biased": {**LLAMA, "head_dim": 16, "attention_bias": True},
 }
 
 
 def counted(config):
+    encoder = config.model_type in ("bert", "roberta")
+    kind = transformers.AutoModelForMaskedLM if encoder else transformers.AutoModelForCausalLM
     with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(config)
+        model = kind.from_config(config)
     return sum(weight.numel() for weight in model.parameters())
 
 

@@ -141,8 +141,12 @@ def test_each_device_reads_no_more_than_its_part(monkeypatch):
     pretrained.load(FOLDERS / "gpt2", sharding=halves)
     assert all(2 * part == whole for part, whole in read)
     read.clear()
-    pretrained.load(FOLDERS / "gpt2", sharding=NamedSharding(mesh, PartitionSpec()))
-    assert len(read) == len(nn.tensors(pretrained.read_shape(FOLDERS / "gpt2").model))
+    square = Mesh(np.asarray(jax.devices()[:4]).reshape(2, 2), ("a", "b"), (AxisType.Auto,) * 2)
+    copies = lambda path, shape: NamedSharding(
+        square, PartitionSpec(*[None] * (len(shape) - 1), "a")
+    )
+    pretrained.load(FOLDERS / "gpt2", sharding=copies)  # two devices have each half
+    assert len(read) == 2 * len(nn.tensors(pretrained.read_shape(FOLDERS / "gpt2").model))
 
 
 def test_a_shorter_context_gives_the_same_logits_within_it():
@@ -227,13 +231,21 @@ def test_shards_are_one_model_and_a_missing_one_is_named(copy):
     assert f"lacks {second.name}" in refused(folder)
 
 
-@pytest.mark.parametrize("place", ["../other.safetensors", 7, None])
-def test_an_index_names_files_of_the_folder_only(place, copy):
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [
+        ("../other.safetensors", "names '../other.safetensors'; allowed: files of the folder"),
+        (7, "has no weight_map"),
+        (None, "has no weight_map"),
+    ],
+)
+def test_an_index_names_files_of_the_folder_only(place, says, copy):
     folder = copy("llama")
+    shutil.copy(folder / WEIGHTS, folder.parent / "other.safetensors")
     shards(folder)
     index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"lm_head.weight": place}}))
-    assert index.name in refused(folder)
+    assert says in refused(folder)
 
 
 def spoilt(folder: Path, name: str, tensor: np.ndarray | None) -> None:
