@@ -189,5 +189,6 @@ def _mean(setup: Setup, forecasts: tuple[GroupForecast, ...]) -> tuple[float, fl
 def _memory(plan: MemoryPlan) -> str:
     mib = lambda size: f"{size / 2**20:,.1f}"
     limit = "" if plan.limit is None else f" of {mib(plan.limit)}"
-    parts = f"state {mib(plan.state)}, working {mib(plan.working)}, data {mib(plan.data)}"
+    base = f"base {mib(plan.shared)}, " if plan.shared else ""
+    parts = f"{base}state {mib(plan.state)}, working {mib(plan.working)}, data {mib(plan.data)}"
     return f"{mib(plan.total)} MiB{limit} ({parts})"

@@ -174,14 +174,14 @@ def make_engine(config: Run, mesh: Any, members: int, shared: Any = None) -> Eng
 
 
 def total(needs: Iterable[memory.MemoryPlan]) -> memory.MemoryPlan:
-    """Memory of several populations of which one trains at a time."""
+    """Memory of several populations of which one trains at a time, over one base."""
     plans = list(needs)
     return memory.MemoryPlan(
         state=sum(plan.state for plan in plans),
         working=max(plan.working for plan in plans),
         data=sum(plan.data for plan in plans),
         limit=plans[0].limit,
-        shared=sum(plan.shared for plan in plans),
+        shared=max(plan.shared for plan in plans),
     )
 
 
