@@ -203,7 +203,7 @@ def clip(work: Path, sst2: Path, tiny: bool) -> dict[str, Any]:
         seeds=3 if tiny else 20,
     )
     found: dict[str, Any] = {}
-    for rate in (1e-2,):
+    for rate in (1e-2,) if tiny else (1e-3, 3e-3):
         for name, changes in CLIPS.items():
             config = replace(
                 plain,
