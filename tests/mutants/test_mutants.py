@@ -133,9 +133,9 @@ def test_a_broken_promise_turns_its_test_red(mutant: Mutant, tmp_path: Path) -> 
     assert source.count(mutant.old) == 1, "the mutation no longer fits the code"
     target.write_text(source.replace(mutant.old, mutant.new))
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", mutant.test]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", mutant.test]
     found = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900
     )
     assert found.returncode == 1, found.stdout[-2000:]
     assert "failed" in found.stdout.splitlines()[-1]
