@@ -216,12 +216,12 @@ def count_trained(config: Any) -> int:
 def _stored(config: Any) -> int:
     names = [name.removeprefix("optimizer.") for name in config.space if "optimizer." in name]
     adapter, outputs = adapter_of(config), getattr(config, "outputs", 0)
-    head = 0 if not outputs else _count(nn.head_tensors(config.model, outputs))
-    beside = 4 * head + optimizers.state_bytes(
-        config.optimizer,
-        nn.head_tensors(config.model, outputs) if outputs else {},
-        optimizers.present(config.optimizer, names),
-    )
+    beside = 0
+    if outputs:
+        head = nn.head_tensors(config.model, outputs)
+        which = optimizers.present(config.optimizer, names)
+        kept = lambda shapes: optimizers.state_bytes(config.optimizer, shapes, which)
+        beside = 4 * _count(head) + kept(head) - kept({})
     if adapter is not None:
         return beside + adapter_bytes(adapter, config.model, config.optimizer, names)
     return beside + member_bytes(config.model, config.optimizer, names)
