@@ -1,11 +1,11 @@
 """Tune the hyperparameters of language models: whole searches in one JAX program.
 
 Each command of `jaxhpo` is one typed call: `pbt(config)`, `run_search(config)`, `train(config)`,
-`resume(run)`, `fork(run, ...)`, `average(run, ...)`, `stages(file)`, `lineage(run, ...)`,
-`plan(config)`, `sample(run)`, `size(model)`, `write_report(run)`; `search_function(...)` searches
-with a loss of your own. `with_recipe(config, name)` gives a config a published recipe,
-`discovered_schedule(run)` the learning rate that a run found. Nothing heavy is imported before it
-is used.
+`resume(run)`, `finetune(config)`, `export(run, folder)`, `fork(run, ...)`, `average(run, ...)`,
+`stages(file)`, `lineage(run, ...)`, `plan(config)`, `sample(run)`, `size(model)`,
+`write_report(run)`; `search_function(...)` searches with a loss of your own.
+`with_recipe(config, name)` gives a config a published recipe, `discovered_schedule(run)` the
+learning rate that a run found. Nothing heavy is imported before it is used.
 """
 
 from typing import TYPE_CHECKING
@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING
 from jaxhpo._lazy import attach
 
 if TYPE_CHECKING:
+    from jaxhpo.adapters.config import AdapterConfig
     from jaxhpo.cli.average import average
+    from jaxhpo.cli.export import ExportQuery, export
+    from jaxhpo.cli.finetune import finetune
     from jaxhpo.cli.fork import fork
     from jaxhpo.cli.lineage import lineage
     from jaxhpo.cli.pbt import pbt
@@ -24,11 +27,12 @@ if TYPE_CHECKING:
     from jaxhpo.cli.size import SizeQuery, size
     from jaxhpo.cli.stages import stages
     from jaxhpo.cli.train import train
+    from jaxhpo.config.finetune import FinetuneRun
     from jaxhpo.config.recipes import with_recipe
     from jaxhpo.config.run import ForkRun, PbtRun, SearchRun, TrainRun
-    from jaxhpo.data.config import DataConfig
+    from jaxhpo.data.config import DataConfig, ExamplesConfig
     from jaxhpo.errors import Diverged, Interrupted, UsageError
-    from jaxhpo.nn.config import DropoutConfig, LossConfig, ModelConfig
+    from jaxhpo.nn.config import DropoutConfig, HeadConfig, LossConfig, ModelConfig
     from jaxhpo.optimizers.config import OptimizerConfig
     from jaxhpo.population.config import ExecutionConfig
     from jaxhpo.record.config import CheckpointConfig, TrackerConfig
@@ -39,12 +43,17 @@ if TYPE_CHECKING:
     from jaxhpo.study.rates import discovered_schedule
 
 __all__ = [
+    "AdapterConfig",
     "CheckpointConfig",
     "DataConfig",
     "Diverged",
     "DropoutConfig",
+    "ExamplesConfig",
     "ExecutionConfig",
+    "ExportQuery",
+    "FinetuneRun",
     "ForkRun",
+    "HeadConfig",
     "Interrupted",
     "LossConfig",
     "ModelConfig",
@@ -61,6 +70,8 @@ __all__ = [
     "UsageError",
     "average",
     "discovered_schedule",
+    "export",
+    "finetune",
     "fork",
     "lineage",
     "pbt",
@@ -83,6 +94,9 @@ __getattr__, _ = attach(
         "run_search": "cli.search",
         "search_function": "study.function",
         "train": "cli.train",
+        "finetune": "cli.finetune",
+        "export": "cli.export",
+        "ExportQuery": "cli.export",
         "fork": "cli.fork",
         "average": "cli.average",
         "stages": "cli.stages",
@@ -100,8 +114,12 @@ __getattr__, _ = attach(
         "SearchRun": "config.run",
         "TrainRun": "config.run",
         "ForkRun": "config.run",
+        "FinetuneRun": "config.finetune",
         "DataConfig": "data.config",
         "ModelConfig": "nn.config",
+        "HeadConfig": "nn.config",
+        "AdapterConfig": "adapters.config",
+        "ExamplesConfig": "data.config",
         "DropoutConfig": "nn.config",
         "LossConfig": "nn.config",
         "ScheduleConfig": "schedules.config",

@@ -1,7 +1,9 @@
 """Devices, caches and strictness for every test: set before JAX starts."""
 
 import os
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,3 +29,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if collection_path.name == "mutants" and not config.getoption("--mutants"):
         return True
     return None
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_of_one_file() -> Iterator[None]:
+    """Compiled programs go with the file that needed them: thousands would fill the memory."""
+    yield
+    if (jax := sys.modules.get("jax")) is not None:
+        jax.clear_caches()

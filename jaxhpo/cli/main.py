@@ -19,6 +19,10 @@ COMMANDS = {
         "jaxhpo.cli.train",
         "train one model, on a schedule that a population found or your own",
     ),
+    "finetune": (
+        "jaxhpo.cli.finetune",
+        "fine-tune a pretrained base: adapters or all weights, searched or not",
+    ),
     "fork": (
         "jaxhpo.cli.fork",
         "train on from a checkpoint of a run: decays, extensions, averages",
@@ -30,6 +34,7 @@ COMMANDS = {
         "jaxhpo.cli.size",
         "print parameters, operations and memory of a model, and its chips",
     ),
+    "export": ("jaxhpo.cli.export", "write a run's model as a folder that transformers loads"),
     "average": ("jaxhpo.cli.average", "evaluate the average of a run's checkpoints"),
     "stages": ("jaxhpo.cli.stages", "train in stages, each a fork of the last, from one file"),
     "lineage": ("jaxhpo.cli.lineage", "draw who descends from whom, over several runs"),

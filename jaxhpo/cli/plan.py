@@ -7,7 +7,8 @@ from typing import Any
 
 from jaxhpo.cli.options import parse
 from jaxhpo.config.fields import suggest
-from jaxhpo.config.run import KINDS, ForkRun, PbtRun, Run
+from jaxhpo.config.kinds import KINDS
+from jaxhpo.config.run import ForkRun, PbtRun, Run
 from jaxhpo.errors import UsageError
 from jaxhpo.population.config import prepare_backend
 

@@ -56,12 +56,14 @@ def show(run: Path, page: Path) -> None:
 
 
 def table(summary: Mapping[str, Any]) -> str:
-    """The outcome of a run in a few aligned lines: losses in nats per token and bits per byte."""
+    """The outcome of a run in a few aligned lines: losses in nats per token, or what the task has,
+    and bits per byte; and the metrics of the best member."""
     rows = [("", "held-out loss", "bits/byte")]
     best = summary["best"]
     if best:
         label = f"best member (trial {best['trial']}, step {best['step']})"
         rows.append((label, _number(best["loss"]), _number(best["bits_per_byte"])))
+        rows += [(f"  {name}", _number(x), "") for name, x in best.get("metrics", {}).items()]
     for name, row in summary["baselines"].items():
         rows.append((f"{name} model", _number(row["loss"]), _number(row["bits_per_byte"])))
     alone = best and all(set(row.values()) == {best["loss"]} for row in summary["groups"].values())

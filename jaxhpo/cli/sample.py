@@ -42,6 +42,8 @@ class SampleQuery(SamplingConfig):
     """the prompt as token ids"""
     trial: int | None = None
     """trial to write with (default: the best)"""
+    adapter: str | None = None
+    """adapter folder in PEFT's format, for a Hugging Face folder"""
     tokens: int = 200
     """most tokens to write"""
     samples: int = 1
@@ -137,7 +139,7 @@ def sample(run: "Path | str", query: SampleQuery | None = None) -> "tuple[Sample
     Raises UsageError for a run without a model, and for a prompt or setting that is not allowed.
     """
     query = SampleQuery() if query is None else query
-    writer = open_writer(Path(run), query.trial)
+    writer = open_writer(Path(run), query.trial, query.adapter)
     prompts = prompts_of(query, writer)
     return tuple(write(writer, query, prompts, lambda block: None))
 
@@ -150,7 +152,7 @@ def main(argv: Sequence[str]) -> int:
     run = existing(argv[0])
     query = parse(SampleQuery, argv[1:], USAGE)
     with progress("loading the model"):
-        writer = open_writer(run, query.trial)
+        writer = open_writer(run, query.trial, query.adapter)
     if query.explain is not None:
         (settings, *more) = query.settings()
         if more:
@@ -171,7 +173,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def open_writer(run: Path, trial: int | None) -> "Writer":
+def open_writer(run: Path, trial: int | None, adapter: str | None = None) -> "Writer":
     """The model of a run, ready to write. The backend is set up before JAX is imported."""
     prepare_backend(ExecutionConfig(), 1)
     from jaxhpo.population.cache import use_compilation_cache
@@ -179,7 +181,7 @@ def open_writer(run: Path, trial: int | None) -> "Writer":
     from jaxhpo.study.writing import Writer
 
     use_compilation_cache(ExecutionConfig())
-    return Writer(load(run, trial))
+    return Writer(load(run, trial, adapter))
 
 
 def prompts_of(query: SampleQuery, writer: "Writer") -> list[tuple[int, ...]]:

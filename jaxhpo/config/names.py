@@ -3,10 +3,11 @@
 import dataclasses
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from jaxhpo.adapters.config import TRACED as ADAPTER_TRACED
 from jaxhpo.config.fields import flatten, hints, is_section, options, suggest
 from jaxhpo.config.loading import from_dict
 from jaxhpo.errors import UsageError
-from jaxhpo.nn.config import DropoutConfig, LossConfig
+from jaxhpo.nn.config import HEAD_TRACED, DropoutConfig, LossConfig
 from jaxhpo.optimizers.config import TRACED as OPTIMIZER_TRACED
 from jaxhpo.schedules.config import TRACED as SCHEDULE_TRACED
 
@@ -20,6 +21,8 @@ TRACED: dict[str, frozenset[str]] = {
     "loss": frozenset(hints(LossConfig)),
     "schedule": SCHEDULE_TRACED,
     "optimizer": OPTIMIZER_TRACED,
+    "adapter": ADAPTER_TRACED,
+    "head": HEAD_TRACED,
 }
 """Section -> the fields whose values are arrays: a new value is no new program."""
 
@@ -27,13 +30,17 @@ PER_LAYER = ("dropout.attention", "dropout.residual", "dropout.mlp")
 """Names that may end in a layer's number."""
 
 
+LENGTH = "epochs"
+"""How long a trial is: no new program, for steps are traced."""
+
 COMPARABLE = frozenset({"data.batch_size"})
 """What of the data a search may change: losses before and after can still be compared."""
 
 
 def traced_names(config: "Run") -> tuple[str, ...]:
     """Dotted names of all traced hyperparameters, those of single layers too."""
-    names = [f"{section}.{name}" for section, traced in TRACED.items() for name in sorted(traced)]
+    there = [section for section in TRACED if hasattr(config, section)]
+    names = [f"{section}.{name}" for section in there for name in sorted(TRACED[section])]
     layers = range(config.model.num_layers)
     return (*names, *(f"{name}.{layer}" for name in PER_LAYER for layer in layers))
 
@@ -46,6 +53,8 @@ def known_names(config: "Run") -> tuple[str, ...]:
 
 def is_static(name: str) -> bool:
     """Would another value of this name need another compiled program?"""
+    if name == LENGTH:
+        return False
     section, _, field = name.partition(".")
     traced = TRACED.get(section, frozenset())
     return field not in traced and not (
@@ -56,7 +65,8 @@ def is_static(name: str) -> bool:
 def searchable_names(config: "Run") -> tuple[str, ...]:
     """The names that may be dimensions of a space: what is trained, not where or how it is kept."""
     sections = ("model.", "dropout.", "loss.", "schedule.", "optimizer.", "data.")
-    return tuple(name for name in known_names(config) if name.startswith(sections))
+    sections += ("adapter.", "head.")
+    return tuple(n for n in known_names(config) if n.startswith(sections) or n == LENGTH)
 
 
 def check_space(config: "Run") -> None:

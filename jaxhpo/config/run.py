@@ -6,7 +6,7 @@ All defaults of the main job that are not a room's own live in this file.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from jaxhpo.config.fields import flatten
 from jaxhpo.config.forks import Part, PresetName, check_fork
@@ -74,6 +74,11 @@ class Run:
     def members(self) -> int:
         """Members trained at once."""
         return 1
+
+    def steps_of(self, point: Mapping[str, Any]) -> int:
+        """The steps that a trial with a point makes, if it lasts."""
+        del point
+        return self.steps
 
     @property
     def tokens_per_step(self) -> int:
@@ -228,15 +233,6 @@ def trained_at_once(search: SearchConfig, pbt: PbtConfig) -> int:
     if search.scheduler in ("pbt", "pb2"):
         return pbt.members
     return search.places or search.trials
-
-
-KINDS: dict[str, type[Run]] = {
-    "pbt": PbtRun,
-    "search": SearchRun,
-    "train": TrainRun,
-    "fork": ForkRun,
-}
-"""The config of each command that runs something."""
 
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:

@@ -64,11 +64,19 @@ class Batches:
 
     def window_at(self, index: np.ndarray) -> np.ndarray:
         """Where in the stream the window with a running index starts; i64[...] -> i64[...]."""
-        epoch, place = np.divmod(index, self.windows)
-        keys = _mix(_mix(epoch.astype(np.uint64)) + np.uint64(self.seed))
+        order, keys = shuffled(index, self.windows, self.seed)
         shift = (_mix(keys) % np.uint64(self.context)).astype(np.int64)
-        order = _permuted(place.astype(np.uint64), keys, self.windows)
-        return shift + order.astype(np.int64) * self.context
+        return shift + order * self.context
+
+
+def shuffled(index: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which of `size` things a running index means, i64[...], and the keys u64[...] of its epochs.
+
+    An epoch is a permutation of all of them, and each epoch has its own.
+    """
+    epoch, place = np.divmod(index, size)
+    keys = _mix(_mix(epoch.astype(np.uint64)) + np.uint64(seed))
+    return _permuted(place.astype(np.uint64), keys, size).astype(np.int64), keys
 
 
 def held_out_windows(

@@ -11,7 +11,8 @@ class DataConfig:
     """Text, tokenizer and batches; every value is static."""
 
     source: str = "stdlib"
-    """stdlib (Python's own source code), synthetic (a toy language), a text file, or a folder"""
+    """stdlib (Python's own source code), synthetic (a toy language), a text file, a folder, or a
+    prepared data set such as tfds:lm1b"""
     tokenizer: str = "bytes"
     """bytes, bpe (trained on the training part), or the path of a tokenizer.json"""
     vocab_size: int | None = None
@@ -24,6 +25,8 @@ class DataConfig:
     """held-out batches that a score is measured on"""
     glob: str = "**/*"
     """which files of a folder are read; hidden ones never are"""
+    tfds_dir: str | None = None
+    """folder that has the prepared data sets (default: that of tensorflow-datasets)"""
     cache: str | None = None
     """folder for tokens and trained tokenizers (default: jaxhpo in the user's cache folder)"""
 
@@ -31,7 +34,7 @@ class DataConfig:
         for name in ("source", "tokenizer", "glob"):
             if not getattr(self, name).strip():
                 raise UsageError(f"data.{name} is empty; leave it out or give a value")
-        for name in ("source", "tokenizer", "glob", "cache"):
+        for name in ("source", "tokenizer", "glob", "cache", "tfds_dir"):
             if "\0" in (getattr(self, name) or ""):
                 raise UsageError(f"data.{name} contains a NUL character; allowed: text without")
         if self.cache is not None and not self.cache.strip():
@@ -45,3 +48,30 @@ class DataConfig:
             raise UsageError(f"data.vocab_size={self.vocab_size}; allowed: 257 or more")
         if PurePath(self.glob).is_absolute() or ".." in PurePath(self.glob).parts:
             raise UsageError(f"data.glob={self.glob}; allowed: a pattern inside the folder")
+
+
+@dataclass(frozen=True)
+class ExamplesConfig:
+    """Which columns of a table are read, and what is held out; every value is static."""
+
+    text: str | None = None
+    """column of the text or the prompt (default: found by its name, such as sentence)"""
+    pair: str | None = None
+    """column of the second text (default: found by its name, such as sentence2, where needed)"""
+    label: str | None = None
+    """column of the label, the number or the answer (default: found by its name)"""
+    classes: tuple[str, ...] = ()
+    """labels allowed, in order (default: all that the training part has)"""
+    held_out: str | None = None
+    """file, or split of a data set, that is held out (default: dev or validation beside train where
+    there is one, else the share data.held_out of the examples)"""
+
+    def __post_init__(self) -> None:
+        for name in ("text", "pair", "label", "held_out"):
+            value = getattr(self, name)
+            if value is not None and not value.strip():
+                raise UsageError(f"examples.{name} is empty; leave it out or give a value")
+        if len(set(self.classes)) < len(self.classes):
+            raise UsageError(f"examples.classes names one twice: {', '.join(self.classes)}")
+        if len(self.classes) == 1:
+            raise UsageError(f"examples.classes={self.classes[0]}; allowed: two or more")

@@ -60,24 +60,34 @@ class Corpus:
         """A loss in nats per token as bits per byte of held-out text."""
         return bits_per_byte(loss, self.bytes_per_token)
 
+    def baseline(self) -> tuple[str, float]:
+        """Name and loss of the model that a language model must beat."""
+        return "bigram", self.bigram_loss()
+
     def bigram_loss(self) -> float:
         """Loss, in nats per token on `held_out`, of a bigram model of the whole training part."""
         return fit(self.train.stream, self.vocab_size).held_out_loss(self.held_out)
 
 
 def open_corpus(
-    config: DataConfig, context: int, seed: int, rows: tuple[int, int] | None = None
+    config: DataConfig,
+    context: int,
+    seed: int,
+    rows: tuple[int, int] | None = None,
+    tokenizer: Tokenizer | None = None,
 ) -> Corpus:
     """The corpus that a config describes, with windows of `context` tokens.
 
-    `rows` are the rows `[start, stop)` of each batch that this host reads (default: all). Raises
+    `rows` are the rows `[start, stop)` of each batch that this host reads (default: all);
+    `tokenizer` is one that a model was made with (default: the config's). Raises
     UsageError for a source or tokenizer that can't be used, and for a part that is too short.
     """
     cache = Cache.open(config.cache)
     documents = read_documents(config)
     parts = functools.cache(lambda: split(documents, config.held_out))
     train, held_out = _describe(config, documents, parts, cache)
-    tokenizer = open_tokenizer(config, lambda: parts()[0], train["sha256"], cache)
+    if tokenizer is None:
+        tokenizer = open_tokenizer(config, lambda: parts()[0], train["sha256"], cache)
 
     def stream(side: int, sha256: str) -> np.ndarray:
         key = key_of("tokens", sha256, tokenizer.fingerprint)

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from jaxhpo.data import stdlib, synthetic
+from jaxhpo.data import prepared, stdlib, synthetic
 from jaxhpo.data.config import DataConfig
 from jaxhpo.data.documents import Document
 from jaxhpo.errors import UsageError
@@ -20,6 +20,8 @@ def read_documents(config: DataConfig) -> Sequence[Document]:
     """The documents of a source, not read yet; raises UsageError where there are none."""
     if config.source in SOURCES:
         return SOURCES[config.source]()
+    if config.source.startswith(prepared.PREFIX):
+        return prepared.documents(config)
     try:
         path = Path(config.source).expanduser()
         if path.is_dir():
@@ -33,7 +35,7 @@ def read_documents(config: DataConfig) -> Sequence[Document]:
     hint = f"; did you mean {near[0]}?" if near else ""
     raise UsageError(
         f"data.source={config.source} is neither a file nor a folder; allowed: "
-        f"{', '.join(SOURCES)}, or the path of one{hint}"
+        f"{', '.join(SOURCES)}, tfds:NAME, or the path of one{hint}"
     )
 
 

@@ -58,6 +58,22 @@ class Subwords:
             ):
                 yield np.asarray(encoding.ids, self.dtype)
 
+    @property
+    def templated(self) -> bool:
+        """Does it put special tokens of its own around a text, or between two?"""
+        return self.engine.num_special_tokens_to_add(is_pair=True) > 0
+
+    def encode_templated(
+        self, texts: Sequence[str], pairs: Sequence[str] | None, length: int
+    ) -> tuple[list[list[int]], list[list[int]]]:
+        """Ids and segment numbers of texts, or of pairs of them, with the special tokens that the
+        template says, cut to `length` tokens."""
+        engine = _parse(self.engine.to_str())
+        engine.enable_truncation(length, strategy="longest_first")
+        inputs = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
+        found = self._guarded(lambda: engine.encode_batch(inputs), "can't encode the text")
+        return [each.ids for each in found], [each.type_ids for each in found]
+
     def decode(self, ids: Iterable[int]) -> str:
         kept = [int(each) for each in ids if each != self.separator]
         return self._guarded(

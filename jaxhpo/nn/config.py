@@ -235,6 +235,27 @@ class LossConfig:
 
 
 @dataclass(frozen=True)
+class HeadConfig:
+    """What reads a class or a number off the hidden states."""
+
+    pooling: Literal["last", "mean", "first"] | None = None
+    """state that is read: the last token's, the mean of all, or the first one's (default: last of
+    a causal model, mean of a bidirectional one)"""
+    dropout: float = 0.0
+    """probability of zeroing on what the head reads; traced"""
+
+    def __post_init__(self) -> None:
+        if self.pooling not in (None, "last", "mean", "first"):
+            raise UsageError(f"head.pooling={self.pooling}; allowed: last, mean, first")
+        if not 0.0 <= self.dropout < 1.0:
+            raise UsageError(f"head.dropout={self.dropout}; allowed: 0 <= p < 1")
+
+
+HEAD_TRACED = frozenset({"dropout"})
+"""Fields of a head whose values are arrays."""
+
+
+@dataclass(frozen=True)
 class SamplingConfig:
     """How a next token is chosen. Numbers are traced; names and meaning are transformers'."""
 

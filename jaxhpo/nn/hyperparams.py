@@ -18,6 +18,14 @@ class Dropout:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
+class HeadTerms:
+    """Rate f32[] of dropout on what a head reads; None where neither config nor space has one."""
+
+    dropout: jax.Array | None = None
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class LossTerms:
     """Weights f32[] of the terms added to cross-entropy in training; None where unused."""
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxhpo.errors import UsageError
+from jaxhpo.nn.adapted import Adapter
 from jaxhpo.nn.attention import Attention, Memory, rotation_of
 from jaxhpo.nn.config import ModelConfig
 from jaxhpo.nn.hyperparams import Dropout
@@ -80,8 +81,14 @@ def states(
 
 
 def bound(config: ModelConfig, params: Params) -> "_Transformer":
-    """The model with these parameters: for what runs parts of it, such as decoding."""
-    return nnx.merge(_graphdef(config), params)
+    """The model with these parameters: for what runs parts of it, such as decoding.
+
+    An `Adapter` that stands among them as "adapter" changes the projections of the blocks.
+    """
+    own = {name: value for name, value in params.items() if name != "adapter"}
+    model = nnx.merge(_graphdef(config), own)
+    model.adapter = params.get("adapter")
+    return model
 
 
 @functools.lru_cache(maxsize=64)
@@ -154,6 +161,7 @@ class _Transformer(nnx.Module):
         if config.vocab_size is None:
             raise UsageError("model.vocab_size is not set; give the tokenizer's number of tokens")
         self.config = config
+        self.adapter: Adapter | None = None
         table = functools.partial(
             nnx.Embed,
             features=config.d_model,
@@ -230,9 +238,13 @@ class _Transformer(nnx.Module):
         rotation = rotation_of(self.config, jnp.arange(x.shape[1]))
         keys = None if key is None else jax.random.split(key, layers)
 
-        def layer(x: Array, row: tuple[_Block, Dropout, Array | None]) -> tuple[Array, None]:
-            block, rates, key = row
-            return block(x, rotation, rates, key, real), None
+        adapter = self.adapter
+
+        def layer(x: Array, row: tuple[_Block, Dropout, Array | None, Any]) -> tuple[Array, Any]:
+            block, rates, key, own = row
+            noted = None if adapter is None else adapter.attach(block, own)
+            x = block(x, rotation, rates, key, real)
+            return x, None if noted is None else noted()
 
         remat = self.config.remat
         turn: Callable = layer
@@ -242,8 +254,11 @@ class _Transformer(nnx.Module):
             # A loop stores what the backward pass needs at every turn. Products are kept; to
             # rebuild what lies between them is faster and takes half the memory.
             turn = jax.checkpoint(layer, policy=None if remat else _is_kept, prevent_cse=False)
-        rows = self.blocks, _per_layer(rates, layers), keys
-        return jax.lax.scan(turn, x, rows, unroll=unroll)[0]
+        rows = self.blocks, _per_layer(rates, layers), keys, adapter and adapter.rows
+        x, found = jax.lax.scan(turn, x, rows, unroll=unroll)
+        if adapter is not None:
+            adapter.note(found)
+        return x
 
     def normed(self, x: Array) -> Array:
         return x if self.final_norm is None else self.final_norm(x)

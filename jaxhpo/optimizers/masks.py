@@ -15,7 +15,7 @@ EMBEDDING = re.compile(r"(^|/)(embed|positions|token_types)(/|$)")
 
 ROLE_PATTERNS = {
     "embedding": EMBEDDING,
-    "readout": re.compile(r"(^|/)readout(_dense|_bias)?(/|$)"),
+    "readout": re.compile(r"(^|/)(readout(_dense|_bias)?|head)(/|$)"),
     "norm": re.compile(r"norm(/|$)"),
     "query": re.compile(r"(^|/)attention/query(/|$)"),
     "key": re.compile(r"(^|/)attention/key(/|$)"),

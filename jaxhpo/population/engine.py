@@ -27,6 +27,10 @@ class Engine:
     arguments. Programs are built once per kind and data layout, ahead of their first call; `built`
     lists their names with the seconds each took. Rows come in as numpy arrays and are padded to a
     multiple of shards x chunk, with two rows a shard at least: a loop of one is another program.
+
+    `shared` is what all members have in common, such as a frozen base model: a pytree of arrays
+    that is on every device once, is an argument of every program, unbatched and never donated, and
+    that `task.over(shared)` sees inside.
     """
 
     def __init__(
@@ -37,6 +41,7 @@ class Engine:
         run_seed: int = 0,
         chunk: int = 1,
         accumulate: int = 1,
+        shared: Any = None,
     ) -> None:
         self.task, self.mesh, self.members, self.accumulate = task, mesh, members, accumulate
         self.shards = mesh.shape[meshes.MEMBER]
@@ -46,6 +51,7 @@ class Engine:
         self.built: list[tuple[str, float]] = []
         self._programs: dict[Any, Callable] = {}
         self.run_seed = jax.device_put(np.uint32(run_seed), meshes.everywhere(mesh))
+        self.shared = () if shared is None else (jax.device_put(shared, meshes.everywhere(mesh)),)
 
     # state
 
@@ -53,7 +59,11 @@ class Engine:
         """Shapes, dtypes and shardings of a population, for restoring and for planning."""
         row = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), rows)
         one = jax.eval_shape(
-            lambda row: life.newborn(self.task, row.hyperparams, np.uint32(0), row.seeds), row
+            lambda row, *shared: life.newborn(
+                over(self.task, shared), row.hyperparams, np.uint32(0), row.seeds
+            ),
+            row,
+            *self.shared,
         )
         place = meshes.by_member(self.mesh)
         return jax.tree.map(
@@ -79,14 +89,13 @@ class Engine:
         f32[P, S] are NaN where a row made no step. Returns at once; nothing waits on the device."""
         return self._run("train", population, self.place(rows), self.run_seed, self.stage(batches))
 
-    def evaluate(self, population: Member, rows: Rows, held_out: Any) -> jax.Array:
-        """Held-out losses f32[P, E] of batches [E, B, ...]."""
+    def evaluate(self, population: Member, rows: Rows, held_out: Any) -> Any:
+        """Held-out losses f32[P, E] of batches [E, B, ...], or what the task examines of each."""
         return self._run("evaluate", population, self.place(rows), self.stage(held_out, axis=1))
 
-    def probe(
-        self, population: Member, rows: Rows, batches: Any, held_out: Any
-    ) -> tuple[jax.Array, jax.Array]:
-        """Raw and cooled losses f32[P, E]; the population is left as it is."""
+    def probe(self, population: Member, rows: Rows, batches: Any, held_out: Any) -> tuple[Any, Any]:
+        """Raw and cooled losses f32[P, E], or what the task examines; the population is left as it
+        is."""
         return self._run(
             "probe",
             population,
@@ -127,7 +136,7 @@ class Engine:
     # compiling
 
     def _run(self, kind: str, *args: Any) -> Any:
-        return self.program(kind, *args)(*args)
+        return self.program(kind, *args)(*args, *self.shared)
 
     def program(self, kind: str, *args: Any) -> Callable:
         """The compiled program for arguments of these shapes (arrays, or abstract ones)."""
@@ -140,12 +149,13 @@ class Engine:
 
     def lower(self, kind: str, *args: Any) -> jax.stages.Lowered:
         function, in_specs, out_specs, donate = self._kinds[kind]
+        args = *args, *self.shared
         if _size(args[0]) != self.size:
             donate = ()  # no buffer of another size can be used again
         mapped = jax.shard_map(
             function,
             mesh=self.mesh,
-            in_specs=in_specs,
+            in_specs=(*in_specs, *(WHOLE for _ in self.shared)),
             out_specs=out_specs,
             axis_names={meshes.MEMBER},
             check_vma=False,
@@ -157,29 +167,43 @@ class Engine:
 
     @functools.cached_property
     def _kinds(self) -> dict[str, tuple[Callable, Any, Any, tuple[int, ...]]]:
-        bind = functools.partial
-        task, chunk, micro = self.task, self.chunk, self.accumulate
+        chunk, micro = self.chunk, self.accumulate
+
+        def bind(function: Callable, *fixed: Any) -> Callable:
+            count = len(self.shared)
+
+            def program(*args: Any) -> Any:
+                own, shared = args[: len(args) - count], args[len(args) - count :]
+                return function(over(self.task, shared), *fixed, *own)
+
+            return program
+
         return {
             "train": (
-                bind(programs.train, task, chunk, micro),
+                bind(programs.train, chunk, micro),
                 (ROWS, ROWS, WHOLE, WHOLE),
                 ROWS,
                 (0,),
             ),
-            "evaluate": (bind(programs.evaluate, task, chunk), (ROWS, ROWS, WHOLE), ROWS, ()),
+            "evaluate": (bind(programs.evaluate, chunk), (ROWS, ROWS, WHOLE), ROWS, ()),
             "probe": (
-                bind(programs.probe, task, chunk, micro),
+                bind(programs.probe, chunk, micro),
                 (ROWS, ROWS, WHOLE, WHOLE, WHOLE),
                 ROWS,
                 (),
             ),
             "assemble": (
-                bind(programs.assemble, task, self.shards),
+                bind(programs.assemble, self.shards),
                 (ROWS, ROWS, WHOLE),
                 ROWS,
                 (0,),
             ),
         }
+
+
+def over(task: Any, shared: tuple[Any, ...]) -> Any:
+    """The task on what all members share, if there is anything."""
+    return task.over(*shared) if shared else task
 
 
 def _size(population: Member) -> int:

@@ -8,9 +8,10 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from jaxhpo import optimizers, schedules
+from jaxhpo import adapters, optimizers, schedules
+from jaxhpo.adapters.config import AdapterConfig
 from jaxhpo.nn.config import DropoutConfig, LossConfig
-from jaxhpo.nn.hyperparams import Dropout, LossTerms
+from jaxhpo.nn.hyperparams import Dropout, HeadTerms, LossTerms
 from jaxhpo.optimizers.config import OptimizerConfig
 from jaxhpo.schedules.config import ScheduleConfig
 
@@ -27,10 +28,12 @@ class Hyperparams:
     optimizer: optimizers.OptimizerHyperparams
     dropout: Dropout
     loss: LossTerms
+    adapter: adapters.AdapterHyperparams | None = None
+    head: HeadTerms | None = None
 
 
 class Defaults(Protocol):
-    """The part of a run's config that traced values come from."""
+    """The part of a run's config that traced values come from; some have an `adapter` too."""
 
     schedule: ScheduleConfig
     optimizer: OptimizerConfig
@@ -39,6 +42,8 @@ class Defaults(Protocol):
     steps: int
     tokens_per_step: int
     model: Any
+
+    def steps_of(self, point: Mapping[str, Any]) -> int: ...
 
 
 def lower(
@@ -59,8 +64,9 @@ def _row(
 ) -> Hyperparams:
     values = {name: _override(config, name, point) for name in ("schedule", "optimizer", "loss")}
     uses = lambda name: name in searched
+    steps = config.steps_of(point)
     return Hyperparams(
-        schedule=schedules.lower_to(_in_steps(config, values["schedule"]), config.steps, size),
+        schedule=schedules.lower_to(_in_steps(config, values["schedule"]), steps, size),
         optimizer=optimizers.lower(
             values["optimizer"],
             optimizers.present(
@@ -68,7 +74,7 @@ def _row(
                 [n.removeprefix("optimizer.") for n in searched if n.startswith("optimizer.")],
             ),
             peak_lr=values["schedule"].peak_lr,
-            steps=config.steps,
+            steps=steps,
         ),
         dropout=_dropout(config, searched, point),
         loss=LossTerms(
@@ -79,7 +85,30 @@ def _row(
                 for name in ("label_smoothing", "z_loss")
             }
         ),
+        adapter=_adapter(config, searched, point),
+        head=_head(config, searched, point),
     )
+
+
+def _adapter(
+    config: Defaults, searched: frozenset[str], point: Mapping[str, Any]
+) -> adapters.AdapterHyperparams | None:
+    """The adapter's numbers, where the config has one; arrays are as wide as the config says."""
+    own: AdapterConfig | None = getattr(config, "adapter", None)
+    if own is None or own.kind == "none":
+        return None
+    names = [name.removeprefix("adapter.") for name in searched if name.startswith("adapter.")]
+    which = adapters.present(own, names)
+    changed = _override(config, "adapter", point)
+    return adapters.lower(changed, which, steps=config.steps_of(point), width=own.width)
+
+
+def _head(config: Defaults, searched: frozenset[str], point: Mapping[str, Any]) -> HeadTerms | None:
+    """The numbers of a head, where the config has one."""
+    if getattr(config, "head", None) is None:
+        return None
+    rate = _override(config, "head", point).dropout
+    return HeadTerms(np.float32(rate) if "head.dropout" in searched or rate else None)
 
 
 def _in_steps(config: Defaults, schedule: ScheduleConfig) -> ScheduleConfig:

@@ -33,20 +33,32 @@ def newborn(task: Task, hyperparams: Any, run_seed: jax.Array, seed: jax.Array) 
     return Member(params, task.optimizer(hyperparams).init(params), jnp.int32(0))
 
 
-def gradient(task: Task, params: Any, batch: Any, hyperparams: Any, key: Any, accumulate: int):
-    """Loss f32[] and its gradient on one batch, in `accumulate` micro-batches of equal size."""
+def gradient(
+    task: Task,
+    params: Any,
+    batch: Any,
+    hyperparams: Any,
+    key: Any,
+    accumulate: int,
+    measured: bool = True,
+):
+    """Loss f32[] and numbers of its pass, and its gradient, on one batch in `accumulate`
+    micro-batches of equal size: means over them."""
+    observed = getattr(task, "observed", None) if measured else None
+    loss = observed or (lambda *args: (task.loss(*args), {}))
+    slope = jax.value_and_grad(loss, has_aux=True)
     if accumulate == 1:
-        return jax.value_and_grad(task.loss)(params, batch, hyperparams, key)
+        return slope(params, batch, hyperparams, key)
     split = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), batch)
 
     def add(total, part):
         micro, index = part
-        found = jax.value_and_grad(task.loss)(
-            params, micro, hyperparams, jax.random.fold_in(key, index)
-        )
+        found = slope(params, micro, hyperparams, jax.random.fold_in(key, index))
         return jax.tree.map(jnp.add, total, found), None
 
-    zero = (jnp.float32(0), jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), params))
+    first = jax.tree.map(lambda x: x[0], split)
+    numbers = jax.eval_shape(slope, params, first, hyperparams, key)
+    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), numbers)
     total, _ = jax.lax.scan(add, zero, (split, jnp.arange(accumulate)))
     return jax.tree.map(lambda x: x / accumulate, total)
 
@@ -61,7 +73,9 @@ def train_step(
     measured: bool = True,
 ) -> tuple[Member, dict[str, jax.Array]]:
     """One update on `batch`; the metrics are f32[] each and belong to the step just made."""
-    loss, grads = gradient(task, member.params, batch, hyperparams, key, accumulate)
+    (loss, observed), grads = gradient(
+        task, member.params, batch, hyperparams, key, accumulate, measured
+    )
     grads = jax.tree.map(lambda g: g.astype(jnp.float32), grads)
     optimizer = optax.with_extra_args_support(task.optimizer(hyperparams))
     updates, moments = optimizer.update(grads, member.moments, member.params, step=member.step)
@@ -69,6 +83,7 @@ def train_step(
         "loss": loss,
         "lr": task.rate(hyperparams, member.step),
         "grad_norm": optax.tree.norm(grads),
+        **observed,
     }
     if measured and (measure := getattr(task, "measure", None)) is not None:
         metrics |= measure(hyperparams, member, grads, updates, moments)
@@ -114,6 +129,10 @@ def train_steps(
     return jax.lax.fori_loop(0, steps, body, (member, curves))
 
 
-def evaluate(task: Task, params: Any, hyperparams: Any, held_out: Any) -> jax.Array:
-    """Held-out loss f32[E] of each batch of `held_out` [E, B, ...]."""
-    return jax.lax.map(lambda batch: task.loss(params, batch, hyperparams, None), held_out)
+def evaluate(task: Task, params: Any, hyperparams: Any, held_out: Any) -> Any:
+    """Held-out loss f32[E] of each batch of `held_out` [E, B, ...], or what `task.examine` gives of
+    each, such as predictions f32[E, B] too."""
+    examine = getattr(task, "examine", None)
+    if examine is None:
+        return jax.lax.map(lambda batch: task.loss(params, batch, hyperparams, None), held_out)
+    return jax.lax.map(lambda batch: examine(params, batch, hyperparams), held_out)

@@ -1,11 +1,12 @@
 """How much memory a population takes on a device, by a closed formula: no compiler is asked."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jaxhpo import nn, optimizers
+from jaxhpo import adapters, nn, optimizers
+from jaxhpo.adapters.config import AdapterConfig
 from jaxhpo.errors import UsageError
 from jaxhpo.nn.config import ModelConfig
 from jaxhpo.optimizers.config import OptimizerConfig
@@ -23,6 +24,10 @@ WORKING_COPIES = 3
 """Copies of one member's parameters that a step holds besides its state: gradient, update, sum."""
 
 
+FROZEN_SHARE = 0.8
+"""What a backward pass keeps of its activations where the weights have no gradient: measured."""
+
+
 @dataclass(frozen=True)
 class MemoryPlan:
     """Bytes on one device, at the peak of training."""
@@ -35,10 +40,12 @@ class MemoryPlan:
     """staged batches of two segments, held-out batches and metrics"""
     limit: int | None
     """what the device has, if it tells"""
+    shared: int = 0
+    """what all members have in common: the frozen base, once"""
 
     @property
     def total(self) -> int:
-        return self.state + self.working + self.data
+        return self.shared + self.state + self.working + self.data
 
     @property
     def fits(self) -> bool:
@@ -64,6 +71,7 @@ def memory_plan(
         working=chunk * working_bytes(config, micro),
         data=staged + metrics,
         limit=device_limit(),
+        shared=shared_bytes(config),
     )
 
 
@@ -79,12 +87,46 @@ def member_bytes(
     return nn.parameter_bytes(model) + kept + 4
 
 
+def adapter_bytes(
+    adapter: AdapterConfig,
+    model: ModelConfig,
+    optimizer: OptimizerConfig,
+    searched: Collection[str] = (),
+) -> int:
+    """Bytes of one member that trains an adapter: its arrays, what the optimizer and AdaLoRA's
+    allocation keep of them, and the step."""
+    shapes = adapters.tensors(adapter, model)
+    kept = optimizers.state_bytes(optimizer, shapes, optimizers.present(optimizer, searched))
+    total = 4 * _count(shapes) + kept + 4
+    if adapter.kind == "adalora":  # two averages of every entry, and a mask
+        masks = sum(math.prod(x) for name, x in shapes.items() if name.endswith("lora_e"))
+        total += 2 * 4 * _count(shapes) + masks
+    return total
+
+
+def shared_bytes(config: Any) -> int:
+    """Bytes of what all members share: the base that adapters are trained on, as it is stored, or
+    the weights that all of them start from."""
+    adapter = adapter_of(config)
+    if adapter is not None:
+        return adapters.stored_bytes(config.model, adapter.base_dtype)
+    return nn.parameter_bytes(config.model) if getattr(config, "adapter", None) else 0
+
+
+def adapter_of(config: Any) -> AdapterConfig | None:
+    """The adapter that a config trains, if it trains one."""
+    adapter = getattr(config, "adapter", None)
+    return None if adapter is None or adapter.kind == "none" else adapter
+
+
 def working_bytes(config: Any, batch: int) -> int:
     """Bytes that one member in flight takes on top of the stored state."""
-    model = config.model
-    parameters = 4 * nn.count_parameters(model)
+    model, adapter = config.model, adapter_of(config)
+    parameters = 4 * count_trained(config)
     carried = _stored(config)
     activations = nn.activation_bytes(model, batch, model.context, model.remat, unrolled(config))
+    if adapter is not None:
+        activations = int(FROZEN_SHARE * activations)
     return carried + WORKING_COPIES * parameters + activations
 
 
@@ -116,11 +158,12 @@ def available_memory() -> int:
 
 
 def default_chunk(config: Any, rows: int) -> int:
-    """1 on a CPU, which is exact and fastest there; elsewhere as few and equal chunks as fit."""
+    """As few and equal chunks as fit; but 1 on a CPU, which is exact and fastest there, unless
+    members share a base: all products with it are one then, which is faster on a CPU too."""
     limit = device_limit()
-    if _on_cpu() or limit is None:
+    if limit is None or (_on_cpu() and adapter_of(config) is None):
         return 1
-    free = USABLE * limit - rows * _stored(config)
+    free = USABLE * limit - rows * _stored(config) - shared_bytes(config)
     micro = config.data.batch_size // config.execution.data // config.execution.accumulate
     most = max(1, int(free // working_bytes(config, micro)))
     return math.ceil(rows / math.ceil(rows / most))
@@ -140,12 +183,12 @@ def check_fits(
         return
     gib = lambda size: f"{size / 2**30:.2f} GiB"
     need = f"the population needs {gib(plan.total)} on each device, which has {gib(plan.limit)}"
-    spare = USABLE * plan.limit - plan.state - plan.data
+    spare = USABLE * plan.limit - plan.shared - plan.state - plan.data
     each = plan.working / chunk
     if spare >= each and chunk > 1:
         raise UsageError(f"{need}; --execution.chunk {int(spare // each)} would fit")
     one_row = plan.state / rows
-    most = int((USABLE * plan.limit - plan.data - each) // one_row)
+    most = int((USABLE * plan.limit - plan.shared - plan.data - each) // one_row)
     if most >= 1:
         raise UsageError(
             f"{need}; {most} members a device would fit: fewer members {fewer}, or more devices"
@@ -157,9 +200,35 @@ def check_fits(
     )
 
 
+def trained_tensors(config: Any) -> dict[str, tuple[int, ...]]:
+    """Shape of what a member trains, by path: the model, or an adapter; and a head, if any."""
+    adapter, outputs = adapter_of(config), getattr(config, "outputs", 0)
+    model = config.model
+    found = nn.tensors(model) if adapter is None else adapters.tensors(adapter, model)
+    return found | (nn.head_tensors(config.model, outputs) if outputs else {})
+
+
+def count_trained(config: Any) -> int:
+    """Numbers that a member trains."""
+    return _count(trained_tensors(config))
+
+
 def _stored(config: Any) -> int:
     names = [name.removeprefix("optimizer.") for name in config.space if "optimizer." in name]
-    return member_bytes(config.model, config.optimizer, names)
+    adapter, outputs = adapter_of(config), getattr(config, "outputs", 0)
+    beside = 0
+    if outputs:
+        head = nn.head_tensors(config.model, outputs)
+        which = optimizers.present(config.optimizer, names)
+        kept = lambda shapes: optimizers.state_bytes(config.optimizer, shapes, which)
+        beside = 4 * _count(head) + kept(head) - kept({})
+    if adapter is not None:
+        return beside + adapter_bytes(adapter, config.model, config.optimizer, names)
+    return beside + member_bytes(config.model, config.optimizer, names)
+
+
+def _count(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    return sum(math.prod(shape) for shape in shapes.values())
 
 
 def _on_cpu() -> bool:

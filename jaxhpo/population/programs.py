@@ -43,8 +43,8 @@ def train(
     return over_rows(one, chunk, population, rows)
 
 
-def evaluate(task: Task, chunk: int, population: Member, rows: Rows, held_out: Any) -> jax.Array:
-    """Held-out losses f32[P, E]; NaN for idle rows."""
+def evaluate(task: Task, chunk: int, population: Member, rows: Rows, held_out: Any) -> Any:
+    """Held-out losses f32[P, E], or what the task examines; NaN for idle rows."""
 
     def one(member: Member, row: Rows):
         return _evaluate_if(row.steps > 0, task, member.params, row.hyperparams, held_out)
@@ -62,8 +62,8 @@ def probe(
     run_seed: Any,
     batches: Any,
     held_out: Any,
-) -> tuple[jax.Array, jax.Array]:
-    """Raw and cooled held-out losses f32[P, E].
+) -> tuple[Any, Any]:
+    """Raw and cooled held-out losses f32[P, E], or what the task examines.
 
     A copy of one chunk decays for `rows.probe` steps, is evaluated and thrown away. A row without a
     probe has its raw losses twice.
@@ -84,7 +84,7 @@ def probe(
             measured=False,
         )
         after = _evaluate_if(row.probe > 0, task, copy.params, row.hyperparams, held_out)
-        return raw, jnp.where(row.probe > 0, after, raw)
+        return raw, jax.tree.map(lambda new, old: jnp.where(row.probe > 0, new, old), after, raw)
 
     idle = lambda rows: (rows.steps == 0) & (rows.probe == 0)
     return over_rows(lambda member, row: (None, one(member, row)), chunk, population, rows, idle)[1]
@@ -181,9 +181,7 @@ def _own(batches: Any, row: Rows) -> Any:
 
 def _evaluate_if(wanted: jax.Array, task: Task, params: Any, hyperparams: Any, held_out: Any):
     """Losses f32[E], or NaN without the work (with the work under vmap) where not `wanted`."""
-    count = jax.tree.leaves(held_out)[0].shape[0]
-    return jax.lax.cond(
-        wanted,
-        lambda: life.evaluate(task, params, hyperparams, held_out),
-        lambda: jnp.full(count, jnp.nan, jnp.float32),
-    )
+    measure = lambda: life.evaluate(task, params, hyperparams, held_out)
+    shapes = jax.eval_shape(measure)
+    nothing = lambda: jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), shapes)
+    return jax.lax.cond(wanted, measure, nothing)

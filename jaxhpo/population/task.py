@@ -26,6 +26,11 @@ class Task(Protocol):
     A task may also have `measure(hyperparams, before, grads, updates, moments) -> {name: f32[]}`,
     which is recorded of every step; `before` is the member as it was. What it leaves out at a step
     is NaN.
+    `observed(params, batch, hyperparams, key) -> (loss, {name: f32[]})` may stand in for `loss` in
+    training steps: numbers of the forward pass that are recorded too.
+    `examine(params, batch, hyperparams) -> {name: f32[...]}` may stand in for the evaluation loss:
+    a "loss" f32[] and what else is wanted of held-out batches, such as "predictions" f32[B].
+    `over(shared) -> Task` is asked for where the engine has something that all members share.
     `rate(hyperparams, step) -> f32[]` is the learning rate, for the record; `cooled(hyperparams,
     start, steps)` are hyperparameters whose rate falls to zero from `start`.
     """

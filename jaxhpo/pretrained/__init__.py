@@ -8,6 +8,8 @@ __getattr__, __all__ = attach(
         "read_shape": "shapes",
         "load": "loading",
         "Pretrained": "loading",
+        "save_adapter": "peft",
+        "load_adapter": "peft",
         "save": "saving",
     },
 )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from jaxhpo.report import (
+    allocation,
     canvas,
     components,
     curves,
@@ -114,6 +115,12 @@ FIGURES: dict[str, Plot] = {
         "learning rate over the norm of its parameters, and Adam's mean rate over the root of the "
         "second moment; and how often clipping changed its gradient.",
         components.components,
+    ),
+    "allocation": Plot(
+        "What the adapter used",
+        "Of the best member, over its steps: the rank that AdaLoRA leaves each matrix, the layers "
+        "of a projection below each other; or how many of AdaMoLE's experts a token uses.",
+        allocation.allocation,
     ),
     "throughput": Plot(
         "Throughput",

@@ -50,12 +50,15 @@ def outcome(summary: Mapping[str, Any]) -> str:
     best = summary["best"]
     if best is None:
         return "No member has a finite held-out loss."
-    text = f"Trial {best['trial']} reached a held-out loss of {_nats(best)}"
+    text = f"Trial {best['trial']} reached a held-out loss of {_nats(best, summary['unit'])}"
     text += f" at step {short(best['step'])}"
+    for name, value in best.get("metrics", {}).items():
+        text += f", {name} {value:.4f}"
     for name, row in summary["baselines"].items():
         gap = row["loss"] - best["loss"]
         side = "below" if gap > 0 else "above"
-        text += f", {abs(gap):.3f} nats {side} a {name} model ({loss_text(row['loss'])})"
+        what = "" if summary["unit"] == "squared error" else " nats"
+        text += f", {abs(gap):.3f}{what} {side} a {name} model ({loss_text(row['loss'])})"
     return text + "."
 
 
@@ -79,9 +82,14 @@ def verdict(summary: Mapping[str, Any]) -> str:
 def tiles(summary: Mapping[str, Any]) -> list[Markup]:
     shown = []
     if summary["best"]:
-        shown.append(_loss_tile("Best held-out loss", summary["best"], "best"))
+        shown.append(_loss_tile("Best held-out loss", summary["best"], "best", summary["unit"]))
+        for name, value in summary["best"].get("metrics", {}).items():
+            ranks = (
+                "what the search ranked by" if name == summary["metric"] else "of the same trial"
+            )
+            shown.append(_tile(name.capitalize(), f"{value:.4f}", ranks, ""))
     for name, row in summary["baselines"].items():
-        shown.append(_loss_tile(f"{name.capitalize()} baseline", row, ""))
+        shown.append(_loss_tile(f"{name.capitalize()} baseline", row, "", summary["unit"]))
     for key, gain in (summary["gain"] or {}).items():
         fixed = summary["groups"][CONTROL][key]
         detail = f"nats against the {key} fixed member ({loss_text(fixed)}); plus is better"
@@ -96,7 +104,8 @@ def members(summary: Mapping[str, Any], names: Sequence[str]) -> Markup:
     grouped = len({row["group"] for row in rows}) > 1
     scored = any(row["score"] != row["loss"] for row in rows if math.isfinite(row["loss"]))
     head = ["rank", "trial", *(["group"] if grouped else []), "parent", "step", "loss", "bits/byte"]
-    head += ["score", *names] if scored else names
+    measured = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
+    head += [*measured, *(["score"] if scored else []), *names]
     body = []
     for row in rows[:SHOWN_MEMBERS]:
         leads = summary["best"] is not None and row["trial"] == summary["best"]["trial"]
@@ -105,6 +114,7 @@ def members(summary: Mapping[str, Any], names: Sequence[str]) -> Markup:
         cells += [_short_group(row["group"])] if grouped else []
         cells += ["–" if row["parent"] is None else row["parent"], short(row["step"])]
         cells += [mark(loss_text(row["loss"])), _bits(row["bits_per_byte"])]
+        cells += [f"{row['metrics'].get(name, math.nan):.4f}" for name in measured]
         cells += [loss_text(row["score"])] if scored else []
         body.append([*cells, *(short(row["point"].get(name, "–")) for name in names)])
     text = [i for i, name in enumerate(head) if name != "group"]
@@ -226,20 +236,20 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
-def _nats(row: Mapping[str, Any]) -> str:
+def _nats(row: Mapping[str, Any], unit: str) -> str:
     bits = row.get("bits_per_byte")
     tail = f" ({bits:.3f} bits per byte)" if bits is not None and math.isfinite(bits) else ""
-    return f"{loss_text(row['loss'])} nats per token{tail}"
+    return f"{loss_text(row['loss'])} {unit}{tail}"
 
 
 def _bits(value: float | None) -> str:
     return "–" if value is None else loss_text(value)
 
 
-def _loss_tile(label: str, row: Mapping[str, Any], kind: str) -> Markup:
+def _loss_tile(label: str, row: Mapping[str, Any], kind: str, unit: str) -> Markup:
     bits = row.get("bits_per_byte")
     known = bits is not None and math.isfinite(bits)
-    detail = f"nats per token; {bits:.3f} bits per byte" if known else "nats per token"
+    detail = f"{unit}; {bits:.3f} bits per byte" if known else unit
     return _tile(label, loss_text(row["loss"]), detail, kind)
 
 

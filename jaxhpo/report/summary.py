@@ -35,6 +35,8 @@ def summarise(history: History) -> dict[str, Any]:
     return {
         "status": _status(history),
         "best": best,
+        "unit": unit(history),
+        "metric": ((history.start or {}).get("config") or {}).get("metric", "loss"),
         "baselines": {row["name"]: _baseline(row) for row in history.of("baseline")},
         "groups": groups,
         "gain": _gain(groups),
@@ -42,6 +44,14 @@ def summarise(history: History) -> dict[str, Any]:
         "ancestors": ancestors(lineage, best["trial"]) if best else (),
         "costs": _costs(history, lineage),
     }
+
+
+def unit(history: History) -> str:
+    """What losses are counted in."""
+    task = ((history.start or {}).get("config") or {}).get("task")
+    if task == "regression":
+        return "squared error"
+    return "nats per example" if task in ("classification", "pairs") else "nats per token"
 
 
 def bits_per_byte(loss: float, history: History) -> float | None:
@@ -58,6 +68,11 @@ def _status(history: History) -> str:
 
 def _members(history: History, lineage: Lineage) -> list[dict[str, Any]]:
     rows = []
+    measured = {
+        row["trial"]: {name: number(x) for name, x in row.get("metrics", {}).items()}
+        for report in history.reports
+        for row in report["results"]
+    }
     for rank, segment in enumerate(final_results(lineage), start=1):
         line = ancestors(lineage, segment.trial)
         rows.append(
@@ -70,6 +85,7 @@ def _members(history: History, lineage: Lineage) -> list[dict[str, Any]]:
                 "loss": segment.loss,
                 "score": segment.score,
                 "bits_per_byte": bits_per_byte(segment.loss, history),
+                "metrics": measured.get(segment.trial, {}),
                 "point": dict(segment.point),
             }
         )
@@ -85,7 +101,9 @@ def _best(history: History, members: list[dict[str, Any]]) -> dict[str, Any] | N
         bits = said.get("bits_per_byte")
         bits = bits_per_byte(loss, history) if bits is None else number(bits)
         step = said.get("step", member.get("step"))
-        best = {"group": "", "point": {}, "parent": None, **member}
+        measured = said.get("metrics", member.get("metrics", {}))
+        measured = {name: number(x) for name, x in measured.items()}
+        best = {"group": "", "point": {}, "parent": None, **member, "metrics": measured}
         return {**best, "trial": said["trial"], "step": step, "loss": loss, "bits_per_byte": bits}
     tuned = [row for row in members if row["group"] == POPULATION] or members
     finite = [row for row in tuned if math.isfinite(row["loss"])]

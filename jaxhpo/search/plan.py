@@ -1,7 +1,7 @@
 """The protocol between schedulers and the engine: plans go down, reports come back."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 Value = float | int | str
@@ -64,7 +64,9 @@ class Result:
 
     `step` is the trial's own step after the segment, `loss` the raw held-out loss in nats, `score`
     what ranks (the probe's held-out loss if there was one, else `loss`), and `samples` the
-    per-batch held-out losses whose mean is the score.
+    per-batch held-out losses whose mean is the score. `metrics` are measured of the predictions
+    that `loss` is of; where one of them ranks, the score is that of the probe, its sign such that
+    lower is better.
     """
 
     trial: int
@@ -72,6 +74,7 @@ class Result:
     loss: float
     score: float
     samples: tuple[float, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 Report = tuple[Result, ...]

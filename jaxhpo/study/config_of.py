@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from jaxhpo.config import from_dict
-from jaxhpo.config.run import KINDS, Run
+from jaxhpo.config.kinds import KINDS
+from jaxhpo.config.run import Run
 from jaxhpo.errors import UsageError
 from jaxhpo.record.directory import RunDirectory
 from jaxhpo.record.history import History, history

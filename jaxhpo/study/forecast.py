@@ -6,7 +6,7 @@ from jaxhpo import nn
 from jaxhpo.config.run import Run, SearchRun
 from jaxhpo.population.cache import use_compilation_cache
 from jaxhpo.population.config import prepare_backend
-from jaxhpo.population.memory import MemoryPlan
+from jaxhpo.population.memory import MemoryPlan, count_trained
 from jaxhpo.study.groups import CompileGroup, label, program_names
 from jaxhpo.study.opening import total
 from jaxhpo.study.setup import Setup, combinations, prepare
@@ -144,6 +144,7 @@ def forecast(setup: Setup) -> Forecast:
     foreseen, trials = setup.opening.foreseen, None
     if isinstance(config, SearchRun):
         trials = config.search.trials if foreseen is None else len(foreseen)
+        trials = trials if config.space else None
     return Forecast(
         programs=(*(name for group in forecasts for name in group.programs), "sample"),
         members=extent.held,
@@ -170,7 +171,7 @@ def _group(setup: Setup, group: CompileGroup) -> GroupForecast:
         name=label(group.statics) or "all",
         trials=None if setup.opening.foreseen is None else setup.opening.trials_of(group.statics),
         places=tuple(engine.size for engine in group.engines),
-        parameters=nn.count_parameters(config.model),
+        parameters=count_trained(config),
         memory=setup.opening.needs[group.statics],
         flops_per_step=tokens * nn.flops_per_token(config.model, config.model.context),
         programs=program_names(group),
@@ -188,5 +189,6 @@ def _mean(setup: Setup, forecasts: tuple[GroupForecast, ...]) -> tuple[float, fl
 def _memory(plan: MemoryPlan) -> str:
     mib = lambda size: f"{size / 2**20:,.1f}"
     limit = "" if plan.limit is None else f" of {mib(plan.limit)}"
-    parts = f"state {mib(plan.state)}, working {mib(plan.working)}, data {mib(plan.data)}"
+    base = f"base {mib(plan.shared)}, " if plan.shared else ""
+    parts = f"{base}state {mib(plan.state)}, working {mib(plan.working)}, data {mib(plan.data)}"
     return f"{mib(plan.total)} MiB{limit} ({parts})"

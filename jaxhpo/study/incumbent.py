@@ -1,7 +1,7 @@
 """Which trial leads: the lowest loss among those that came furthest."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from jaxhpo.search.plan import Result
 
@@ -20,12 +20,14 @@ def finalists(results: Found, everyone: bool = False) -> dict[int, tuple[Result,
     return {trial: found for trial, found in results.items() if found[0].step == furthest}
 
 
-def best_of(results: Found, everyone: bool = False) -> Result:
-    """The lowest finite loss at the largest step, of the trials searched where there are any.
+def best_of(
+    results: Found, everyone: bool = False, cost: Callable[[Result], float] = lambda r: r.loss
+) -> Result:
+    """The lowest finite cost at the largest step, of the trials searched where there are any.
 
     `results` are the newest of each trial, with the groups that plans named; "fixed" is what is
     not searched but held beside it.
     """
     searched = {t: found for t, found in results.items() if found[1] != "fixed"} or results
     last = [result for result, _ in finalists(searched, everyone).values()]
-    return min(last, key=lambda r: (not math.isfinite(r.loss), r.loss, r.trial))
+    return min(last, key=lambda r: (not math.isfinite(cost(r)), cost(r), r.trial))

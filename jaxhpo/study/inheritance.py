@@ -4,7 +4,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from jaxhpo.config import from_dict
-from jaxhpo.config.run import KINDS, ForkRun, Run
+from jaxhpo.config.kinds import KINDS
+from jaxhpo.config.run import ForkRun, Run
 from jaxhpo.errors import UsageError
 from jaxhpo.record.directory import RunDirectory
 from jaxhpo.record.history import History, history

@@ -12,7 +12,7 @@ from jaxhpo.errors import Diverged, Interrupted
 from jaxhpo.population.member import METRICS
 from jaxhpo.search.plan import Plan, Report, Result, Scheduler
 from jaxhpo.study.groups import CompileGroup, Groups, Trained
-from jaxhpo.study.incumbent import best_of
+from jaxhpo.study.judging import Judge
 from jaxhpo.study.places import Places
 from jaxhpo.study.recorder import Spent
 
@@ -33,6 +33,8 @@ class Study:
     results: dict[int, tuple[Result, str]] = field(default_factory=dict)
     kept: tuple[int, int] | None = None
     """trial and step whose parameters were saved before its place was given away"""
+    judge: Judge = field(default_factory=Judge)
+    """what a trial is measured by"""
 
     def run(self, plan: Plan | None, stop_requested: Callable[[], str | None]) -> None:
         """Carries out plans until there is none.
@@ -90,7 +92,7 @@ class Study:
         each = group.tokens_per_step
         idle = group.lane_steps(plan, group.places) - made
         return (
-            results(plan, group.places, trained.raw, trained.scores),
+            results(plan, group.places, trained.raw, trained.scores, self.judge),
             curves(plan, group.places, starts, trained.metrics),
             Spent(made * each, probed * each, idle),
         )
@@ -108,7 +110,7 @@ class Study:
 
     def keep_best(self, plan: Plan | None) -> None:
         """Saves the best trial's parameters where the next plan gives its place away."""
-        best = best_of(self.results)
+        best = self.judge.best_of(self.results)
         if plan is None or (best.trial, best.step) == self.kept:
             return
         group = self.groups.holding(best.trial)
@@ -122,18 +124,13 @@ class Study:
         return self.recorder.older(self.groups, trial, step)
 
 
-def results(plan: Plan, places: Places, raw: np.ndarray, scores: np.ndarray) -> dict[int, Result]:
-    """Results by trial from losses f32[P, E]: means in float64 of the device's numbers."""
+def results(plan: Plan, places: Places, raw: Any, scores: Any, judge: Judge) -> dict[int, Result]:
+    """Results by trial from losses f32[P, E], or from what the task examines."""
     found = {}
     for row in plan.assignments:
         place = places.trials.index(row.trial)
-        found[row.trial] = Result(
-            trial=row.trial,
-            step=places.steps[place],
-            loss=float(np.mean(raw[place], dtype=np.float64)),
-            score=float(np.mean(scores[place], dtype=np.float64)),
-            samples=tuple(scores[place].tolist()),
-        )
+        of = lambda tree, place=place: jax.tree.map(lambda x: x[place], tree)
+        found[row.trial] = judge.result(row.trial, places.steps[place], of(raw), of(scores))
     return found
 
 

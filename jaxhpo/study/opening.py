@@ -9,15 +9,16 @@ from typing import Any
 import jax
 
 from jaxhpo.config import replace, searchable_names
+from jaxhpo.config.finetune import FinetuneRun
 from jaxhpo.config.run import PbtRun, Run
 from jaxhpo.data.corpus import open_corpus
 from jaxhpo.errors import UsageError
 from jaxhpo.population import hyperparams, memory
 from jaxhpo.population.engine import Engine
-from jaxhpo.population.task import LanguageModel
 from jaxhpo.search.plan import Extent, Point, Scheduler
 from jaxhpo.study.groups import CompileGroup, Statics, label, layout_of, shape_of, statics_of
 from jaxhpo.study.sizes import Round, rehearse, worth_compiling
+from jaxhpo.study.tuning import Tuning, task_of
 
 _WORDS: dict[Any, Any] = {"true": True, "false": False}
 
@@ -40,6 +41,7 @@ class Opening:
     rehearsal: Callable[[], Scheduler]
     configs: dict[Statics, Run] = field(default_factory=dict)
     needs: dict[Statics, memory.MemoryPlan] = field(default_factory=dict)
+    tuning: Tuning | None = None
 
     def __call__(self, statics: Statics) -> CompileGroup:
         """Raises UsageError where model or data refuse the values, or they do not fit."""
@@ -117,7 +119,10 @@ class Opening:
 
     def engines(self, config: Run, held: int) -> tuple[Engine, ...]:
         """Engines of the sizes worth compiling, the largest first."""
-        make = functools.partial(make_engine, config, self.mesh)
+        shared = None
+        if self.tuning is not None and isinstance(config, FinetuneRun):
+            shared = self.tuning.shared(config, self.mesh)
+        make = functools.partial(make_engine, config, self.mesh, shared=shared)
         largest = make(held)
         wanted = config.execution.sizes
         if wanted == 1 or (wanted is None and largest.chunk == 1):
@@ -152,34 +157,31 @@ class Opening:
         memory.check_fits(need, config, rows, engine.chunk, fewer)
 
 
-def make_engine(config: Run, mesh: Any, members: int) -> Engine:
+def make_engine(config: Run, mesh: Any, members: int, shared: Any = None) -> Engine:
     """An engine for a config's model, with the defaults for the kind of device."""
     execution = config.execution
     rows = -(-members // mesh.shape["member"])
     chunk = memory.default_chunk(config, rows) if execution.chunk is None else execution.chunk
     return Engine(
-        LanguageModel(
-            config.model,
-            config.optimizer,
-            memory.unrolled(config),
-            diagnose_every=config.tracker.diagnose_every,
-        ),
+        task_of(config),
         mesh,
         members,
         run_seed=config.seed,
         chunk=chunk,
         accumulate=execution.accumulate,
+        shared=shared,
     )
 
 
 def total(needs: Iterable[memory.MemoryPlan]) -> memory.MemoryPlan:
-    """Memory of several populations of which one trains at a time."""
+    """Memory of several populations of which one trains at a time, over one base."""
     plans = list(needs)
     return memory.MemoryPlan(
         state=sum(plan.state for plan in plans),
         working=max(plan.working for plan in plans),
         data=sum(plan.data for plan in plans),
         limit=plans[0].limit,
+        shared=max(plan.shared for plan in plans),
     )
 
 

@@ -17,7 +17,8 @@ from jaxhpo.record.history import History, history
 from jaxhpo.record.trackers.protocol import Summary, TrialResult
 from jaxhpo.search.plan import Result
 from jaxhpo.search.replay import lineage_points
-from jaxhpo.study.incumbent import best_of, finalists
+from jaxhpo.study import exports
+from jaxhpo.study.incumbent import finalists
 from jaxhpo.study.loop import Study
 from jaxhpo.study.recorder import BEST
 from jaxhpo.study.replayed import plan_of, report_of
@@ -51,7 +52,7 @@ def conclude(study: Study, setup: Setup, run: RunDirectory, begun: float) -> Out
         for plan, report in zip(past.plans, past.reports, strict=True)
     ]
     everyone = setup.origin is not None
-    best = best_of(study.results, everyone)
+    best = study.judge.best_of(study.results, everyone)
     rows = lineage_points(pairs, best.trial)
     if setup.origin is not None:
         rows = (*setup.origin.points_before(best.trial), *rows)
@@ -59,11 +60,16 @@ def conclude(study: Study, setup: Setup, run: RunDirectory, begun: float) -> Out
     run.write_text("schedule.json", json.dumps(document, indent=1) + "\n")
     params = best_params(study, past, best)
     run.write_bytes(BEST, as_safetensors(params))
-    found = {"trial": best.trial, "step": best.step, "loss": best.loss}
-    if setup.corpus is not None:
+    found: dict[str, Any] = {"trial": best.trial, "step": best.step, "loss": best.loss}
+    if best.metrics:
+        found["metrics"] = dict(best.metrics)
+    if setup.tuning is not None:
+        write_adapter(study, setup, run, best.trial, params)
+    elif setup.corpus is not None:
         write_sample(study, setup, best.trial, params)
+    if setup.corpus is not None:
         found["bits_per_byte"] = setup.corpus.bits_per_byte(best.loss)
-    groups = by_group(study.results, everyone)
+    groups = by_group(study.results, everyone or study.judge.everyone)
     made = [row.steps for plan, _ in pairs for row in plan.assignments]
     probed = [row.probe for plan, _ in pairs for row in plan.assignments]
     idle = sum(event.get("idle_steps", 0) for event in past.reports)
@@ -122,6 +128,16 @@ def best_params(study: Study, past: History, best: Result) -> Any:
         raise LookupError(f"trial {best.trial} was never trained")
     like = home.abstract(home.engines[-1].size).params
     return from_safetensors(study.recorder.run.path / BEST, event["digest"], like)
+
+
+def write_adapter(study: Study, setup: Setup, run: RunDirectory, trial: int, params: Any) -> None:
+    """The best trial's adapter as a folder, where there is one; with all weights trained the file
+    of the best model is all."""
+    point = study.recorder.points[trial]
+    config = setup.opening.config_of(study.groups.statics(point))
+    if config.adapter.kind != "none":
+        family = None if setup.tuning is None else setup.tuning.base.family
+        exports.write_adapter(run.path / exports.ADAPTER, config, family, params, point)
 
 
 def write_sample(study: Study, setup: Setup, trial: int, params: Any) -> None:

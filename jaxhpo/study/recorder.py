@@ -155,7 +155,7 @@ class Recorder:
         self.log.append(
             "report",
             index=index,
-            results=[dataclasses.asdict(result) for result in report],
+            results=[_logged(result) for result in report],
             curves={str(trial): _thinned(curve) for trial, curve in dense.items()},
             diagnostics={trial: curve for trial, curve in rare.items() if curve["step"]},
             seconds=seconds,
@@ -241,6 +241,11 @@ class Recorder:
         made = self.made - self._begun_at
         elapsed = time.monotonic() - self._begun
         return elapsed / made * (self.member_steps - self.made) if made > 0 else float("nan")
+
+
+def _logged(result: Result) -> dict[str, Any]:
+    row = dataclasses.asdict(result)
+    return row if row["metrics"] else {n: value for n, value in row.items() if n != "metrics"}
 
 
 def _every_step(curve: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

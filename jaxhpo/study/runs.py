@@ -4,12 +4,15 @@ import shutil
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from jaxhpo.config import from_dict, refuse_drift, to_dict, to_toml
-from jaxhpo.config.run import KINDS, FunctionRun, Run, SearchRun
+from jaxhpo.config.finetune import FinetuneRun
+from jaxhpo.config.kinds import KINDS
+from jaxhpo.config.run import FunctionRun, Run, SearchRun
 from jaxhpo.errors import UsageError
 from jaxhpo.population.cache import use_compilation_cache
 from jaxhpo.population.config import prepare_backend
@@ -30,6 +33,7 @@ from jaxhpo.study.outcome import Outcome, conclude, concluded
 from jaxhpo.study.recorder import Recorder
 from jaxhpo.study.replayed import replay, report_of
 from jaxhpo.study.setup import Setup, environment, prepare
+from jaxhpo.study.tuning import resolved_as
 
 
 def execute(config: Run) -> Outcome:
@@ -66,7 +70,7 @@ def resume(path: Path, config: Run | None = None) -> Outcome:
             )
         before = from_dict(KINDS[past.start["command"]], past.start["config"])
         if config is not None:
-            refuse_drift(before, _with_vocabulary_of(before, config))
+            refuse_drift(before, _as_resolved(before, config))
         if (outcome := concluded(run)) is not None:
             return outcome
         setup = begin(before if config is None else config, past)
@@ -117,7 +121,7 @@ def carry_out(setup: Setup, run: RunDirectory, past: History | None = None) -> O
         with recorder.store:
             if past is None:
                 open_record(setup, run, log)
-            study = Study(setup.scheduler, setup.groups, recorder)
+            study = Study(setup.scheduler, setup.groups, recorder, judge=setup.judge)
             if past is None:
                 setup.journal.bind(log)
             plan = setup.scheduler.first() if past is None else restore(study, past)
@@ -140,6 +144,7 @@ def run_info(setup: Setup, run: RunDirectory, study: Study) -> RunInfo:
     if isinstance(config, SearchRun | FunctionRun):
         foreseen = setup.scheduler.foreseen
         trials = config.search.trials if foreseen is None else len(foreseen)
+        trials = trials if config.space else None
     return RunInfo(
         name=run.name,
         directory=run.path,
@@ -191,9 +196,9 @@ def open_record(setup: Setup, run: RunDirectory, log: EventLog) -> None:
     )
     if setup.origin is not None:
         log.append("fork", **setup.origin.to_event(), fsync=True)
-    if corpus is not None:
-        loss = corpus.bigram_loss()
-        log.append("baseline", name="bigram", loss=loss, bits_per_byte=corpus.bits_per_byte(loss))
+    if corpus is not None and (baseline := corpus.baseline()) is not None:
+        name, loss = baseline
+        log.append("baseline", name=name, loss=loss, bits_per_byte=corpus.bits_per_byte(loss))
 
 
 def restore(study: Study, past: History) -> Plan | None:
@@ -233,10 +238,10 @@ def check_fingerprints(past: History, now: Mapping[str, Any]) -> None:
         )
 
 
-def _with_vocabulary_of(before: Run, config: Run) -> Run:
-    """A config that left the vocabulary to the tokenizer means the one that the run resolved."""
-    from dataclasses import replace
-
+def _as_resolved(before: Run, config: Run) -> Run:
+    """A config that left something to the data or the base means what the run resolved."""
+    if isinstance(before, FinetuneRun) and isinstance(config, FinetuneRun):
+        return resolved_as(before, config)
     if config.model.vocab_size is not None:
         return config
     return replace(config, model=replace(config.model, vocab_size=before.model.vocab_size))

@@ -12,16 +12,18 @@ from typing import Any
 
 import jax
 
-from jaxhpo import nn
 from jaxhpo.config import is_static, searchable_names
+from jaxhpo.config.finetune import FinetuneRun
 from jaxhpo.config.run import ForkRun, FunctionRun, PbtRun, Run, SearchRun, TrainRun
 from jaxhpo.data.corpus import open_corpus
 from jaxhpo.errors import UsageError
+from jaxhpo.population import memory
 from jaxhpo.population.mesh import make_mesh
 from jaxhpo.schedules import in_steps
 from jaxhpo.search.distributions import Choice, Integer
 from jaxhpo.search.fixed import Fixed
 from jaxhpo.search.journal import Journal, Memory
+from jaxhpo.search.lengths import OwnLengths
 from jaxhpo.search.pbt import Pbt
 from jaxhpo.search.plan import Extent, Scheduler
 from jaxhpo.search.replay import Replay
@@ -33,9 +35,11 @@ from jaxhpo.study.forking import check_data, resolve
 from jaxhpo.study.groups import Groups, Statics
 from jaxhpo.study.implant import take_places
 from jaxhpo.study.journal import LogJournal
+from jaxhpo.study.judging import Judge
 from jaxhpo.study.opening import Opening
 from jaxhpo.study.origin import Origin
 from jaxhpo.study.stops import always_kept, check_ends
+from jaxhpo.study.tuning import Tuning, judge_of, opened
 
 SEGMENT = 100
 """Steps between two reports of a run that selects nothing."""
@@ -72,6 +76,9 @@ class Setup:
     always: Mapping[int, str] = field(default_factory=dict)
     """step -> why its checkpoint is kept for good"""
     origin: Origin | None = None
+    judge: Judge = field(default_factory=Judge)
+    tuning: Tuning | None = None
+    """the base of a fine-tuning run"""
 
     @property
     def total_steps(self) -> int:
@@ -87,7 +94,11 @@ def prepare(config: Run, journal: LogJournal | None = None, origin: Origin | Non
     """
     if isinstance(config, ForkRun) and origin is None:
         config, origin = resolve(config)
-    corpus = open_corpus(config.data, config.model.context, config.seed)
+    tuning = None
+    if isinstance(config, FinetuneRun):
+        config, tuning, corpus = opened(config)
+    else:
+        corpus = open_corpus(config.data, config.model.context, config.seed)
     if origin is not None:
         check_data(origin, corpus.fingerprints)
         train = dataclasses.replace(corpus.train, shift=origin.data_shift)
@@ -104,7 +115,9 @@ def prepare(config: Run, journal: LogJournal | None = None, origin: Origin | Non
     mesh = make_mesh(devices(config, extent.held), config.execution.data)
     searched = tuple(dict.fromkeys([*space.names, *(foreseen[0] if foreseen else ())]))
     again = lambda: make(Memory())
-    opening = Opening(config, corpus, mesh, searched, space.static, extent, foreseen, again)
+    opening = Opening(
+        config, corpus, mesh, searched, space.static, extent, foreseen, again, tuning=tuning
+    )
     groups = Groups(opening, space.static)
     space = dataclasses.replace(space, constraints=(*space.constraints, *rules))
     check_corners(space, opening)
@@ -122,10 +135,12 @@ def prepare(config: Run, journal: LogJournal | None = None, origin: Origin | Non
         opening=opening,
         extent=extent,
         journal=journal,
-        parameters=nn.count_parameters(config.model),
+        parameters=memory.count_trained(config),
         fingerprints=corpus.fingerprints,
         always=always,
         origin=origin,
+        judge=judge_of(config, corpus),
+        tuning=tuning,
     )
 
 
@@ -199,10 +214,13 @@ def make_scheduler(
     """The scheduler of a command; where it can, it stops at the steps that are `always` kept."""
     if origin is not None:
         return origin.scheduler(SEGMENT, always)
+    if isinstance(config, FinetuneRun) and not config.space:
+        ends = cut([*always, config.steps], min(SEGMENT, config.steps))
+        return Fixed([{}] * config.seeds, config.steps, ends)
     if isinstance(config, SearchRun):
         from jaxhpo.search.table import make
 
-        return make(
+        made = make(
             config.search.scheduler,
             config.search,
             space,
@@ -212,6 +230,8 @@ def make_scheduler(
             anneal_start=anneal_start(config),
             journal=journal,
         )
+        own = isinstance(config, FinetuneRun) and config.own_lengths
+        return OwnLengths(made, config.steps_of) if own else made
     if isinstance(config, PbtRun):
         anneal = anneal_start(config)
         pbt = Pbt(space, config.pbt, config.steps, config.seed, anneal_start=anneal)
@@ -243,10 +263,13 @@ def check_devices(config: Run) -> None:
 
 
 def devices(config: Run | FunctionRun, members: int) -> int:
-    """Devices for so many members: those asked for, else as many as can be used."""
+    """Devices for so many members: those asked for, else as many as can be used; one on a CPU where
+    members share a base, which every device would hold a copy of."""
     execution = config.execution
     if execution.devices is not None:
         return execution.devices
+    if memory.adapter_of(config) is not None and jax.default_backend() == "cpu":
+        return execution.data
     found = min(len(jax.devices()), members * execution.data)
     return max(found // execution.data, 1) * execution.data
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxhpo import nn, pretrained
 from jaxhpo.config import is_static, replace
+from jaxhpo.config.finetune import FinetuneRun
 from jaxhpo.config.run import Run
 from jaxhpo.data.cache import Cache
 from jaxhpo.data.documents import split
@@ -19,6 +20,7 @@ from jaxhpo.data.subwords import loaded
 from jaxhpo.data.tokenizers import TOKENIZERS, Tokenizer, open_tokenizer
 from jaxhpo.errors import UsageError
 from jaxhpo.nn.config import ModelConfig
+from jaxhpo.nn.heads import pooling_of
 from jaxhpo.pretrained.config_json import CONFIG
 from jaxhpo.record.arrays import read as read_arrays
 from jaxhpo.record.checkpoints import CheckpointError
@@ -26,7 +28,9 @@ from jaxhpo.record.directory import RunDirectory
 from jaxhpo.record.history import History, history
 from jaxhpo.record.manifest import Damaged, verify
 from jaxhpo.record.shelf import Shelf
+from jaxhpo.study.bases import Base
 from jaxhpo.study.config_of import config_of
+from jaxhpo.study.tuned import adapted, whole
 
 BEST = "best/model.safetensors"
 
@@ -43,36 +47,69 @@ class Trained:
     model: ModelConfig
     params: Any
     tokenizer: Tokenizer
+    head: Mapping[str, Any] | None = None
+    """of a fine-tuned model that reads classes or numbers"""
+    base: Base | None = None
+    """of a fine-tuned model"""
+
+    @property
+    def about_head(self) -> dict[str, Any]:
+        """What the numbers of the head mean."""
+        config = self.config
+        if not isinstance(config, FinetuneRun) or self.head is None:
+            return {}
+        pooling = pooling_of(self.model, config.head)
+        return {"task": config.task, "classes": list(config.examples.classes), "pooling": pooling}
 
     @property
     def name(self) -> str:
         return str(self.run) if self.trial is None else f"trial {self.trial}"
 
 
-def load(path: Path | str, trial: int | None = None) -> Trained:
+def load(
+    path: Path | str,
+    trial: int | None = None,
+    adapter: Path | str | None = None,
+    headed: bool = False,
+) -> Trained:
     """The best model of a run, or a trial's newest weights, or the model of a folder of the Hugging
-    Face format.
+    Face format, with the `adapter` in a folder of PEFT's format if one is given.
+
+    A fine-tuned model is its base with the adapter merged in; one that reads classes or numbers has
+    no next token, and is given where `headed` only.
 
     Raises UsageError where `path` is no run directory, has no checkpoint, or none with the trial,
     and as `pretrained.load` does.
     """
     if (Path(path) / CONFIG).is_file():
-        return _pretrained(Path(path), trial)
+        return _pretrained(Path(path), trial, adapter)
+    if adapter is not None:
+        raise UsageError(f"adapter={adapter} goes with a Hugging Face folder; {path} is a run")
     run = RunDirectory.open(path)
     past = history(run.log)
     config = config_of(path, past)
     found = _best(run, past, config, trial) or _checkpointed(run, past, config, trial)
+    if found.head is not None and not headed:
+        raise UsageError(
+            f"{path} is fine-tuned for task={getattr(config, 'task', '')}, which has no next "
+            "token; jaxhpo export writes it as a folder"
+        )
+    if found.base is not None:
+        return dataclasses.replace(found, tokenizer=found.base.tokenizer)
     return dataclasses.replace(found, tokenizer=_tokenizer(found.config or config, past))
 
 
-def _pretrained(folder: Path, trial: int | None) -> Trained:
+def _pretrained(folder: Path, trial: int | None, adapter: Path | str | None) -> Trained:
     if trial is not None:
         raise UsageError(f"trial={trial}: {folder} is a pretrained model, which has no trials")
     found = pretrained.load(folder)
     if found.tokenizer is None:
         raise UsageError(f"{folder} has no tokenizer.json, without which a model can't write")
     tokenizer = loaded(str(found.tokenizer), tuple(TOKENIZERS))
-    return Trained(folder, None, None, None, found.config, found.params, tokenizer)
+    params = found.params
+    if adapter is not None:
+        params = adapted(Path(adapter), found.family, params)
+    return Trained(folder, None, None, None, found.config, params, tokenizer)
 
 
 def _best(run: RunDirectory, past: History, config: Run, trial: int | None) -> Trained | None:
@@ -87,9 +124,8 @@ def _best(run: RunDirectory, past: History, config: Run, trial: int | None) -> T
         named = load_file(run.path / BEST)
     except (OSError, SafetensorError) as error:
         raise UsageError(f"{run.path / BEST} can't be read: {error}") from None
-    config = _of_point(config, _point(past, best["trial"]))
-    params = _as_params(config.model, named, str(run.path / BEST))
-    return Trained(run.path, best["trial"], best["step"], config, config.model, params, _UNOPENED)
+    point = _point(past, best["trial"])
+    return _trained(run, best["trial"], best["step"], config, point, named, str(run.path / BEST))
 
 
 def _checkpointed(run: RunDirectory, past: History, config: Run, trial: int | None) -> Trained:
@@ -110,16 +146,36 @@ def _checkpointed(run: RunDirectory, past: History, config: Run, trial: int | No
         wanted = _leader(past, index, places) if trial is None else trial
         if wanted in places:
             lives = places[wanted]
-            config = _of_point(config, _point(past, wanted))
             named = _row(shelf.place(index), manifest["tree"], lives)
-            params = _as_params(config.model, named, str(shelf.place(index)))
-            return Trained(run.path, wanted, lives.step, config, config.model, params, _UNOPENED)
+            where, point = str(shelf.place(index)), _point(past, wanted)
+            return _trained(run, wanted, lives.step, config, point, named, where)
     if not held:
         raise CheckpointError(f"no checkpoint of {run.path} can be trusted ({'; '.join(damage)})")
     raise UsageError(
         f"trial={trial}: no checkpoint of {run.path} has it; those that are there: "
         f"{', '.join(map(str, sorted(held)))}"
     )
+
+
+def _trained(
+    run: RunDirectory,
+    trial: int,
+    step: int,
+    config: Run,
+    point: Mapping[str, Any],
+    named: Mapping[str, np.ndarray],
+    where: str,
+) -> Trained:
+    """A trial from its named parameters."""
+    config = _of_point(config, point)
+    if isinstance(config, FinetuneRun):
+        found = whole(config, named, point, where)
+        return Trained(
+            run.path, trial, step, config, found.model, found.params, _UNOPENED,
+            head=found.head, base=found.base,
+        )  # fmt: skip
+    params = _as_params(config.model, named, where)
+    return Trained(run.path, trial, step, config, config.model, params, _UNOPENED)
 
 
 @dataclass(frozen=True)

@@ -59,9 +59,10 @@ def _candidates(hint: Any) -> list[Any]:
             inner = _candidates(typing.get_args(each)[0])
             found += [[value] for value in inner]
             found += [["a < b"], [0.5, 0.25], [1.5], ["3"], ["linear"], ["hold 10"], ["norm=0.5"]]
+            found += [["mlp/up"], ["no", "yes"]]
         elif is_mapping(each):
             found.append({"loss.z_loss": "log(1e-6, 1e-3)"})
         else:
-            plain = {int: [1, 2, 3, 8, 64], float: [0.25, 0.5, 2.0, 100.0], bool: [True, False]}
+            plain = {int: [1, 2, 3, 8, 64, 0], float: [0.25, 0.5, 2.0, 100.0], bool: [True, False]}
             found += plain.get(each, ["another"] if each is str else [])
     return found

@@ -1,17 +1,22 @@
 """The closed formula for memory against what XLA's CPU compiler takes."""
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import jax
 import numpy as np
 import pytest
 
+from jaxhpo import adapters, nn
+from jaxhpo.adapters.config import AdapterConfig
 from jaxhpo.config.run import PbtRun
 from jaxhpo.errors import UsageError
 from jaxhpo.population import hyperparams
+from jaxhpo.population.engine import Engine
 from jaxhpo.population.memory import check_fits, memory_plan
 from jaxhpo.population.mesh import make_mesh
 from jaxhpo.population.rows import make_rows, padded
+from jaxhpo.population.task import LanguageModel
+from jaxhpo.population.tuning import AdapterTuning
 from jaxhpo.search.config import PbtConfig
 from jaxhpo.study.opening import make_engine
 
@@ -63,3 +68,35 @@ def test_what_does_not_fit_is_refused_with_the_option_that_would_fit(
     tight = replace(plan, limit=int(share * plan.total))
     with pytest.raises(UsageError, match=option):
         check_fits(tight, config(chunk), rows, chunk)
+
+
+@dataclass(frozen=True)
+class Tuned(PbtRun):
+    """A population of adapters."""
+
+    adapter: AdapterConfig = field(default_factory=lambda: AdapterConfig(kind="lora", max_rank=8))
+
+
+@pytest.mark.parametrize("kind", ["lora", "adalora"])
+def test_the_base_of_adapters_is_planned_once(kind: str) -> None:
+    asked = config(MEMBERS)
+    options = {"initial_rank": 8} if kind == "adalora" else {}
+    adapter = AdapterConfig(kind=kind, max_rank=8, **options)
+    asked = Tuned(model=asked.model, execution=asked.execution, pbt=asked.pbt, adapter=adapter)
+    base = adapters.store(nn.init(asked.model, jax.random.key(0)))
+    task = AdapterTuning(LanguageModel(asked.model, asked.optimizer, True), adapter)
+    engine = Engine(task, make_mesh(1), MEMBERS, chunk=MEMBERS, shared=base)
+    lowered = hyperparams.lower(asked, tuple(asked.space), [{}] * MEMBERS)
+    rows = engine.place(make_rows(lowered, range(MEMBERS), [STEPS] * MEMBERS))
+    state = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(engine.abstract(rows)))
+    shape = (1, STEPS, asked.data.batch_size, asked.model.context + 1)
+    batches = engine.stage({"tokens": np.zeros(shape, np.int32)})
+    found = engine.program("train", engine.abstract(rows), rows, engine.run_seed, batches)
+    found = found.memory_analysis()
+    taken = found.argument_size_in_bytes + found.temp_size_in_bytes
+    taken += found.output_size_in_bytes - found.alias_size_in_bytes
+    plan = memory_plan(asked, MEMBERS, MEMBERS, STEPS, 0)
+    assert plan.shared == sum(x.nbytes for x in jax.tree.leaves(base))
+    assert plan.state == state
+    elsewhere = plan.data - jax.tree.leaves(batches)[0].nbytes
+    assert plan.total - elsewhere == pytest.approx(taken, rel=0.2)
