@@ -76,6 +76,8 @@ def explain(error: BaseException) -> tuple[str | None, int]:
         return str(error), USAGE
     if isinstance(error, Interrupted):
         said = str(error) or "stopped"
+        if said.startswith("jaxhpo resume"):
+            return f"saved; carry on with: {said}", RESUME_ME
         return (
             said if "jaxhpo resume" in said else f"{said}; carry on with: jaxhpo resume RUN",
             RESUME_ME,

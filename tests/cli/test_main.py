@@ -85,6 +85,7 @@ def wrapped(error: Exception) -> Exception:
         (Diverged("no member is finite"), 3, "no member"),
         (Interrupted("SIGTERM"), 75, "SIGTERM; carry on with: jaxhpo resume RUN"),
         (Interrupted("saved; jaxhpo resume runs/a"), 75, "saved; jaxhpo resume runs/a"),
+        (Interrupted("jaxhpo resume runs/a"), 75, "saved; carry on with: jaxhpo resume runs/a"),
         (KeyboardInterrupt(), 130, "stopped"),
         (MemoryError(), 1, "out of memory; try a lower --execution.chunk"),
         (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating"), 1, "out of memory"),
