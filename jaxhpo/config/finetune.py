@@ -77,7 +77,7 @@ class FinetuneRun(SearchRun):
     )
     search: SearchConfig = field(default_factory=lambda: SearchConfig(scheduler="tpe"))
     space: Mapping[str, str] = field(default_factory=dict, hash=False)
-    """dimensions searched, as NAME=DISTRIBUTION, such as 'epochs=int(1, 5)'; without: --seeds"""
+    """dimensions searched, as NAME=DISTRIBUTION, such as 'epochs=int(1, 5)'; without: seeds"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
