@@ -74,12 +74,13 @@ def conclude(study: Study, setup: Setup, run: RunDirectory, begun: float) -> Out
     probed = [row.probe for plan, _ in pairs for row in plan.assignments]
     idle = sum(event.get("idle_steps", 0) for event in past.reports)
     seconds = sum(event["seconds"] for event in past.reports)
+    wall = time.monotonic() - begun
     study.recorder.log.append(
         "finish",
         best=found,
         groups=groups,
         seconds=seconds,
-        wall_seconds=time.monotonic() - begun,
+        wall_seconds=wall,
         member_steps=sum(made),
         probe_steps=sum(probed),
         idle_steps=idle,
@@ -87,7 +88,7 @@ def conclude(study: Study, setup: Setup, run: RunDirectory, begun: float) -> Out
         fsync=True,
     )
     study.recorder.tracker.finish(
-        Summary(best=TrialResult(best.trial, best.step, best.loss, best.score), seconds=seconds)
+        Summary(best=TrialResult(best.trial, best.step, best.loss, best.score), seconds=wall)
     )
     return Outcome(run.path, found, groups, seconds)
 

@@ -144,7 +144,8 @@ def run_info(setup: Setup, run: RunDirectory, study: Study) -> RunInfo:
     if isinstance(config, SearchRun | FunctionRun):
         foreseen = setup.scheduler.foreseen
         trials = config.search.trials if foreseen is None else len(foreseen)
-        trials = trials if config.space else None
+        copying = config.search.scheduler in ("pbt", "pb2", "wsd-forks")  # counts members or trunks
+        trials = trials if config.space and not copying else None
     return RunInfo(
         name=run.name,
         directory=run.path,
