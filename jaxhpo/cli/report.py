@@ -65,7 +65,9 @@ def table(summary: Mapping[str, Any]) -> str:
         rows.append((label, _number(best["loss"]), _number(best["bits_per_byte"])))
         rows += [(f"  {name}", _number(x), "") for name, x in best.get("metrics", {}).items()]
     for name, row in summary["baselines"].items():
-        rows.append((f"{name} model", _number(row["loss"]), _number(row["bits_per_byte"])))
+        bits = row["bits_per_byte"]  # a classifier's loss has none
+        bits = bits if math.isfinite(bits) else None
+        rows.append((f"{name} model", _number(row["loss"]), _number(bits)))
     alone = best and all(set(row.values()) == {best["loss"]} for row in summary["groups"].values())
     for group, row in () if alone else summary["groups"].items():
         rows += [(f"{group}, {which}", _number(row[which]), "") for which in ("best", "median")]
