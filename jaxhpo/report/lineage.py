@@ -317,8 +317,12 @@ def _finals(segments: list[Segment]) -> tuple[int, ...]:
 def is_search(history: History) -> bool:
     """Whether trials come and go, rather than tune themselves while they train."""
     start = history.start or {}
-    name = ((start.get("config") or {}).get("search") or {}).get("scheduler", "")
-    return start.get("command") in SEARCHES and name not in POPULATIONS
+    config = start.get("config") or {}
+    name = (config.get("search") or {}).get("scheduler", "")
+    searched = start.get("command") in SEARCHES or (
+        start.get("command") == "finetune" and bool(config.get("space"))
+    )
+    return searched and name not in POPULATIONS
 
 
 def _last_of_all(segments: list[Segment]) -> tuple[int, ...]:
