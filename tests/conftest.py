@@ -31,9 +31,16 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return None
 
 
+ROOM = 3 * 2**30
+"""Bytes that a test process may hold; compiled programs add up to more than twice that."""
+
+
 @pytest.fixture(scope="module", autouse=True)
-def _programs_of_one_file() -> Iterator[None]:
-    """Compiled programs go with the file that needed them: thousands would fill the memory."""
+def _programs_make_room() -> Iterator[None]:
+    """Compiled programs are let go of after a file that leaves the process too large."""
     yield
-    if (jax := sys.modules.get("jax")) is not None:
-        jax.clear_caches()
+    jax, status = sys.modules.get("jax"), Path("/proc/self/statm")
+    if jax is not None and status.exists():
+        resident = int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        if resident > ROOM:
+            jax.clear_caches()

@@ -214,8 +214,8 @@ def test_the_rate_is_continuous_where_a_decay_begins(whole: Path, runs: Path) ->
 
 
 def test_a_decay_from_a_falling_rate_begins_at_that_rate(whole: Path, runs: Path) -> None:
-    setup = prepare(forked(whole, at=("last",), decay=(40,)))
-    assert setup.origin.rates[0] == 0.0, "the parent's decay has ended"
+    with pytest.raises(UsageError, match="where the learning rate is 0 already"):
+        prepare(forked(whole, at=("last",), decay=(40,)))
     execute(forked(whole, runs / "half", preset="continue", at=("640",), steps=720))
     setup = prepare(forked(runs / "half", at=("last",), decay=(40,)))
     assert setup.origin.rates[0] == pytest.approx(3e-3 * (1 - 80 / 160), rel=1e-6)
