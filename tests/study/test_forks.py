@@ -389,7 +389,7 @@ def test_a_checkpoint_that_is_damaged_is_not_forked(
     content[len(content) // 2] ^= 1
     data.write_bytes(bytes(content))
     with pytest.raises(UsageError, match="can't fork from"):
-        execute(forked(broken, tmp_path / "child", at=(str(step),), decay=(10,)))
+        execute(forked(broken, tmp_path / "child", preset="continue", at=(str(step),), steps=900))
     assert not (tmp_path / "child").exists()
 
 
