@@ -11,7 +11,7 @@ from jaxhpo.data.config import DataConfig, ExamplesConfig
 from jaxhpo.errors import UsageError
 from jaxhpo.nn.config import HeadConfig, ModelConfig
 from jaxhpo.schedules.config import ScheduleConfig
-from jaxhpo.search.config import SearchConfig
+from jaxhpo.search.config import COPYING, SearchConfig
 
 TaskName = Literal["classification", "regression", "pairs", "instructions", "language-modelling"]
 MetricName = Literal[
@@ -29,9 +29,6 @@ METRICS_OF: dict[str, tuple[str, ...]] = {
 
 OWN_LENGTH = ("epochs", "data.batch_size")
 """Dimensions that give a trial a length of its own where the run is counted in epochs."""
-
-UNEVEN = ("pbt", "pb2", "wsd-forks")
-"""Schedulers whose trials copy each other and must be equally long."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,7 @@ class FinetuneRun(SearchRun):
         for name in self.space:
             if name.startswith("model."):
                 raise UsageError(f"{name} in space: the shapes are the base's; leave it out")
-        if self.own_lengths and self.search.scheduler in UNEVEN:
+        if self.own_lengths and self.search.scheduler in COPYING:
             raise UsageError(
                 f"{self.own_lengths[0]} in space gives trials lengths of their own, which "
                 f"{self.search.scheduler} can't compare; use another search, or steps for epochs"

@@ -19,7 +19,7 @@ from jaxhpo.optimizers.config import OptimizerConfig
 from jaxhpo.population.config import ExecutionConfig
 from jaxhpo.record.config import CheckpointConfig, TrackerConfig
 from jaxhpo.schedules.config import ScheduleConfig
-from jaxhpo.search.config import PbtConfig, SearchConfig
+from jaxhpo.search.config import POPULATIONS, PbtConfig, SearchConfig
 
 STEPS = 600
 SPACE = {
@@ -230,7 +230,7 @@ class FunctionRun:
 
 def trained_at_once(search: SearchConfig, pbt: PbtConfig) -> int:
     """Trials of a search that may train at once."""
-    if search.scheduler in ("pbt", "pb2"):
+    if search.scheduler in POPULATIONS:
         return pbt.members
     return search.places or search.trials
 

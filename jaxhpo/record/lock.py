@@ -12,24 +12,16 @@ from jaxhpo.errors import UsageError
 _WAIT_SECONDS = 0.4
 
 
-class Lock:
-    """One process per run directory; the kernel frees it when the process dies, however it dies."""
+class Held:
+    """What an open descriptor holds until it is closed."""
 
-    def __init__(self, path: Path) -> None:
-        self._descriptor: int | None = _acquire(path)
-        os.register_at_fork(after_in_child=self._forget)
+    _descriptor: int | None = None
 
     @property
     def held(self) -> bool:
         return self._descriptor is not None
 
     def release(self) -> None:
-        if self._descriptor is not None:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-        self._forget()
-
-    def _forget(self) -> None:
-        # a forked child shares the lock: its copy of the descriptor must not outlive the parent
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -41,11 +33,24 @@ class Lock:
         self.release()
 
 
-class Quiet:
+class Lock(Held):
+    """One process per run directory; the kernel frees it when the process dies, however it dies."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = _acquire(path)
+        # a forked child shares the lock: its copy of the descriptor must not outlive the parent
+        os.register_at_fork(after_in_child=super().release)
+
+    def release(self) -> None:
+        if self._descriptor is not None:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        super().release()
+
+
+class Quiet(Held):
     """No writer in a run directory while this is held; writes nothing there itself."""
 
     def __init__(self, path: Path) -> None:
-        self._descriptor: int | None = None
         try:
             self._descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -3,53 +3,31 @@
 import fcntl
 import os
 from pathlib import Path
-from typing import Self
+
+from jaxhpo.record.lock import Held
 
 
 class Gone(Exception):
     """The checkpoint was deleted before it could be pinned."""
 
 
-class Pin:
+class Pin(Held):
     """A shared lock on a checkpoint's folder, held by any number of readers.
 
     The kernel drops it when its holder dies. On a file system without locks nothing is held.
     """
 
     def __init__(self, checkpoint: Path) -> None:
-        self._descriptor: int | None = _locked(checkpoint, fcntl.LOCK_SH)
+        self._descriptor = _locked(checkpoint, fcntl.LOCK_SH)
         if self._descriptor is None:
             raise Gone(f"{checkpoint} was deleted meanwhile")
 
-    def release(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
-
-
-class Claim:
+class Claim(Held):
     """The sole right to a checkpoint's folder, for deleting it; `held` says whether it was free."""
 
     def __init__(self, checkpoint: Path) -> None:
         self._descriptor = _locked(checkpoint, fcntl.LOCK_EX)
-
-    @property
-    def held(self) -> bool:
-        return self._descriptor is not None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
 
 
 def _locked(checkpoint: Path, kind: int) -> int | None:

@@ -91,9 +91,10 @@ def slices(history: History, lineage: Lineage, summary: Mapping[str, Any]) -> An
         style = {"cmap": "viridis_r", "edgecolors": "white", "linewidths": 0.6, "s": 34}
         dots = axis.scatter(x, y, c=reached, vmin=0, vmax=max(steps), zorder=3, **style)
         best = summary["best"]
-        if best and dim.at(best["point"]) is not None:
+        leader = next((c for c in curves if best and c.trial == best["trial"]), None)
+        if leader is not None and dim.at(leader.point) is not None:
             colour = {"color": canvas.VERMILLION, "mec": "white", "zorder": 5}
-            axis.plot(dim.at(best["point"]), min(best["loss"], high), "D", ms=8, **colour)
+            axis.plot(dim.at(leader.point), min(leader.scores[-1], high), "D", ms=8, **colour)
         axis.set_ylim(low, high + 0.02 * (high - low))
         dim.dress(axis.xaxis)
         values = sorted(set(x))
@@ -105,9 +106,15 @@ def slices(history: History, lineage: Lineage, summary: Mapping[str, Any]) -> An
     for axis in axes[len(dims) :]:
         axis.set_axis_off()
     for axis in axes[::columns]:
-        axis.set_ylabel("score (nats)")
+        axis.set_ylabel(_score(summary))
     figure.colorbar(dots, ax=list(axes), label="steps trained", pad=0.015, aspect=24, shrink=0.7)
     return figure
+
+
+def _score(summary: Mapping[str, Any]) -> str:
+    """What trials are ranked by: lower is better, so a metric may be negated."""
+    metric = summary["metric"]
+    return "score (nats)" if metric == "loss" else f"score ({metric}, lower is better)"
 
 
 def stand_apart(values: Sequence[float], logarithmic: bool) -> bool:
@@ -133,11 +140,11 @@ def contours(history: History, lineage: Lineage, summary: Mapping[str, Any]) -> 
     if not pairs:
         return None
     figure, axes = canvas.sheet(3.3, 1, len(pairs))
-    scores = [curve.at(step) or math.nan for curve in curves]
+    scores = [curve.at(step) for curve in curves]
     low, high = canvas.robust_limits(scores)
     for axis, (a, b) in zip(axes, pairs, strict=True):
         field = _contour(axis, a, b, curves, [min(score, high) for score in scores], (low, high))
-    label = f"score at step {step} (nats)"
+    label = f"{_score(summary)}, step {step}"
     bar = figure.colorbar(field, ax=list(axes), label=label, pad=0.015, aspect=24, shrink=0.8)
     bar.ax.yaxis.set_major_formatter("{x:.2f}")
     return figure

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from jaxhpo.search.config import POPULATIONS
+
 TRUNK, CHILDREN = "trunk", "children"
 """Groups of a forked run: what it inherited, and what it trained, whatever sets these apart."""
 SEARCHES = frozenset({"search", "function"})
-POPULATIONS = frozenset({"pbt", "pb2"})
-"""Schedulers whose trials tune themselves while they train."""
 
 
 class History(Protocol):

@@ -71,8 +71,8 @@ def comparable(curves: Sequence[Curve], least: int = 2) -> tuple[int, tuple[Curv
         return 0, ()
     most = max(counts.values())
     step = max(step for step, count in counts.items() if count == most)
-    sound = [curve for curve in curves if step in curve.steps]
-    return step, tuple(c for c in sound if math.isfinite(c.at(step) or math.nan))
+    scores = ((curve, curve.at(step)) for curve in curves)
+    return step, tuple(c for c, score in scores if score is not None and math.isfinite(score))
 
 
 def spearman(a: Sequence[float], b: Sequence[float]) -> float:

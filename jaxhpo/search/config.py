@@ -11,6 +11,12 @@ Explore = Literal["perturb", "normal", "resample", "none"]
 Fitness = Literal["probe", "loss", "improvement"]
 Inherit = Literal["both", "weights"]
 
+POPULATIONS = ("pbt", "pb2")
+"""Schedulers whose trials tune themselves while they train."""
+
+COPYING = (*POPULATIONS, "wsd-forks")
+"""Schedulers that begin trials as copies of others, which are equally long."""
+
 
 @dataclass(frozen=True)
 class PbtConfig:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from jaxhpo.errors import UsageError
 from jaxhpo.search import proposing, stopping
-from jaxhpo.search.config import PbtConfig, SearchConfig
+from jaxhpo.search.config import COPYING, POPULATIONS, PbtConfig, SearchConfig
 from jaxhpo.search.fixed import Fixed
 from jaxhpo.search.forks import SETS, Forks
 from jaxhpo.search.journal import Journal
@@ -45,7 +45,7 @@ SCHEDULERS: dict[str, type] = {
     **dict.fromkeys(COMBINATIONS, Trials),
 }
 
-SEARCHES = (*COMBINATIONS, "pbt", "pb2", "wsd-forks")
+SEARCHES = (*COMBINATIONS, *COPYING)
 """The schedulers that `make` makes; it takes the names of Optuna's samplers too."""
 
 ROUNDS = 8
@@ -75,7 +75,7 @@ def make(
     check_seed(seed)
     rules = [rule for rule in map(parse_rule, config.constraints)]
     space = replace(space, constraints=(*space.constraints, *rules))
-    if name in ("pbt", "pb2"):
+    if name in POPULATIONS:
         _refuse(name, config, ("proposer", "stopper", "storage"))
         kind = Pbt if name == "pbt" else Pb2
         return kind(space, pbt or PbtConfig(), steps, seed, anneal_start, initial)

@@ -23,6 +23,7 @@ from jaxhpo.record.log import EventLog
 from jaxhpo.record.signals import StopSignals
 from jaxhpo.record.trackers.protocol import ForkedFrom, RunInfo
 from jaxhpo.record.trackers.table import make_tracker
+from jaxhpo.search.config import COPYING
 from jaxhpo.search.plan import Plan
 from jaxhpo.study.groups import compile_all
 from jaxhpo.study.implant import adopt, implant
@@ -144,7 +145,7 @@ def run_info(setup: Setup, run: RunDirectory, study: Study) -> RunInfo:
     if isinstance(config, SearchRun | FunctionRun):
         foreseen = setup.scheduler.foreseen
         trials = config.search.trials if foreseen is None else len(foreseen)
-        copying = config.search.scheduler in ("pbt", "pb2", "wsd-forks")  # counts members or trunks
+        copying = config.search.scheduler in COPYING  # search.trials is not how many there will be
         trials = trials if config.space and not copying else None
     return RunInfo(
         name=run.name,

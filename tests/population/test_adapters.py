@@ -19,6 +19,7 @@ from jaxhpo.population.rows import make_rows
 from jaxhpo.population.task import LanguageModel
 from jaxhpo.population.tuning import AdapterTuning, FullTuning
 from jaxhpo.schedules.config import ScheduleConfig
+from tests.compilations import counted
 from tests.population.conftest import MODEL, STEPS, assert_equal_bits, born, row
 
 COUNT = 16
@@ -80,16 +81,11 @@ def trained(base, batches):
 
 def test_other_ranks_alphas_and_targets_compile_nothing(trained, batches):
     engine, *_ = trained
-    events = []
-    listen = lambda name, *_, **__: events.append(name) if "backend_compile" in name else None
     config = config_of()
     rows = rows_of(config, POINTS[::-1], range(40, 40 + COUNT))
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
+    with counted() as events:
         population, _ = engine.train(born(engine, rows), rows, batches)
         jax.block_until_ready(population)
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
     assert events == []
     assert sorted(name for name, _ in engine.built) == ["assemble", "train"]
 

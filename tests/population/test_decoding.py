@@ -11,6 +11,7 @@ from jaxhpo.errors import UsageError
 from jaxhpo.nn.config import ModelConfig, SamplingConfig
 from jaxhpo.nn.decoding import ABSENT
 from jaxhpo.population.decoding import Decoder, sample
+from tests.compilations import counted
 
 MODEL = ModelConfig(
     num_layers=2, d_model=16, num_heads=4, num_kv_heads=2, vocab_size=32, context=32, init_std=0.3
@@ -33,13 +34,8 @@ def decoder(params):
 @pytest.fixture
 def compiled():
     """JAX's compile events from here on, with the persistent cache off."""
-    events = []
-    listen = lambda name, *_, **__: events.append(name) if "backend_compile" in name else None
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    jax.config.update("jax_enable_compilation_cache", False)
-    yield events
-    jax.config.update("jax_enable_compilation_cache", True)
-    jax.monitoring.unregister_event_duration_listener(listen)
+    with counted() as events:
+        yield events
 
 
 @pytest.mark.parametrize("length", [20, 90])

@@ -11,6 +11,7 @@ from jaxhpo.optimizers.config import OptimizerConfig
 from jaxhpo.population import hyperparams
 from jaxhpo.population.rows import make_rows
 from jaxhpo.population.task import LanguageModel
+from tests.compilations import counted
 from tests.population.conftest import MODEL, STEPS, assert_equal_bits, born, make_engine, row
 
 MEMBERS = 16
@@ -69,13 +70,8 @@ def prepared(config, batches):
 @pytest.fixture
 def compilations():
     """JAX's own compile events with the cache off."""
-    events = []
-    listen = lambda name, *_, **__: events.append(name) if "backend_compile" in name else None
-    jax.config.update("jax_enable_compilation_cache", False)
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield events
-    jax.monitoring.unregister_event_duration_listener(listen)
-    jax.config.update("jax_enable_compilation_cache", True)
+    with counted() as events:
+        yield events
 
 
 def test_sixteen_members_compile_once_and_each_equals_its_solo_run(prepared, compilations):

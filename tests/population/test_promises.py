@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxhpo.population.rows import make_rows
+from tests.compilations import counted
 from tests.population.conftest import (
     MEMBERS,
     STEPS,
@@ -28,11 +29,8 @@ def trained(engine, newborn_rows, batches):
 @pytest.fixture
 def compilations():
     """Names of JAX's own compile events while a test runs."""
-    events = []
-    listen = lambda name, *_, **__: events.append(name) if "backend_compile" in name else None
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield events
-    jax.monitoring.unregister_event_duration_listener(listen)
+    with counted() as events:
+        yield events
 
 
 def test_new_values_lengths_seeds_and_parents_compile_nothing(

@@ -10,8 +10,8 @@ import pytest
 from jaxhpo.record.history import history
 from jaxhpo.report import draw, summarise, trace, write_report
 from jaxhpo.report.dimensions import dimensions
-from jaxhpo.report.importance import importances
-from jaxhpo.report.trials import comparable, rungs, spearman, trial_curves
+from jaxhpo.report.importance import importances, slices
+from jaxhpo.report.trials import Curve, comparable, rungs, spearman, trial_curves
 from jaxhpo.search.config import SearchConfig
 from jaxhpo.search.plan import Result
 from jaxhpo.search.space import Space
@@ -167,3 +167,22 @@ def test_a_search_without_a_finite_loss_gets_figures(tmp_path: Path) -> None:
     past = history(synthetic_run.write(tmp_path / "run", broken))
     lineage = trace(past)
     assert "search-curves" in draw(past, lineage, summarise(past))
+
+
+def test_a_score_of_zero_is_a_score():
+    curves = [Curve(i, {}, (10,), (0.5,), (score,)) for i, score in enumerate((0.0, -0.0, -0.25))]
+    step, compared = comparable(curves)
+    assert step == 10 and len(compared) == 3
+
+
+def test_the_best_of_a_search_by_a_metric_is_marked_at_its_own_score(tmp_path):
+    run = synthetic_run.write(tmp_path / "run", events("random"))
+    past = history(run)
+    lineage, summary = trace(past), summarise(past)
+    figure = slices(past, lineage, {**summary, "metric": "accuracy", "best": {
+        **summary["best"], "loss": 99.0}})  # fmt: skip
+    axis = figure.axes[0]
+    leader = next(c for c in trial_curves(lineage) if c.trial == summary["best"]["trial"])
+    (marked,) = [line for line in axis.lines if line.get_marker() == "D"]
+    assert marked.get_ydata()[0] == leader.scores[-1]
+    assert "accuracy" in axis.get_ylabel() and "nats" not in axis.get_ylabel()

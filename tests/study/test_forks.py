@@ -259,12 +259,7 @@ def test_recycling_begins_at_the_peak_with_the_moments(whole: Path, runs: Path) 
 @pytest.fixture(scope="module")
 def fan(whole: Path, runs: Path) -> tuple[Path, list[str]]:
     """Two lengths in two shapes from two points of the trunk, and what was compiled for them."""
-    out, events = runs / "fan", []
-
-    def listen(name: str, *_: object, **__: object) -> None:
-        if "backend_compile" in name:
-            events.append(name)
-
+    out = runs / "fan"
     config = forked(
         whole, out, at=("300", "400"), decay=(30, 120), shape=("linear", "cosine"),
         execution=ExecutionConfig(devices=2, compilation_cache=False),

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -23,6 +22,7 @@ from jaxhpo.study.recorder import _thinned
 from jaxhpo.study.replayed import plan_of, replay
 from jaxhpo.study.runs import execute, resume
 from jaxhpo.study.setup import prepare
+from tests.compilations import counted
 
 STEPS, INTERVAL, MEMBERS = 30, 5, 3
 
@@ -46,20 +46,8 @@ def config(out: Path | None) -> PbtRun:
 def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run, list[str]]:
     """A finished search, its config, and JAX's compile events while it ran with the cache off."""
     run = tmp_path_factory.mktemp("runs") / "pbt"
-    events: list[str] = []
-
-    def listen(name: str, *_: object, **__: object) -> None:
-        if "backend_compile" in name:
-            events.append(name)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    jax.config.update("jax_enable_compilation_cache", False)
-    jax.clear_caches()  # what other tests compiled would not be counted here
-    try:
+    with counted(fresh=True) as events:
         execute(config(run))
-    finally:
-        jax.config.update("jax_enable_compilation_cache", True)
-        jax.monitoring.unregister_event_duration_listener(listen)
     return run, config(run), events
 
 

@@ -6,10 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from jaxhpo.config.run import SearchRun
 from jaxhpo.data.config import DataConfig
@@ -28,6 +26,7 @@ from jaxhpo.study.recorder import Recorder
 from jaxhpo.study.replayed import plan_of
 from jaxhpo.study.runs import execute, resume
 from jaxhpo.study.setup import prepare
+from tests.compilations import counted
 
 TRIALS, STEPS = 32, 18
 SPACE = {
@@ -60,22 +59,8 @@ def config(out: Path | None, **search: Any) -> SearchRun:
 def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """A finished search of 32 trials, and JAX's compile events with the cache off."""
     run = tmp_path_factory.mktemp("runs") / "search"
-    events: list[str] = []
-
-    def listen(name: str, *_: object, **__: object) -> None:
-        if "backend_compile" in name:
-            events.append(name)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    jax.config.update("jax_enable_compilation_cache", False)
-    jax.clear_caches()  # what other tests compiled would not be counted here
-    reset_cache()  # JAX looks at the setting once
-    try:
+    with counted(fresh=True) as events:
         execute(config(run))
-    finally:
-        jax.config.update("jax_enable_compilation_cache", True)
-        reset_cache()
-        jax.monitoring.unregister_event_duration_listener(listen)
     return run, events
 
 
