@@ -7,7 +7,7 @@ from jaxhpo.config.run import Run, SearchRun
 from jaxhpo.population.cache import use_compilation_cache
 from jaxhpo.population.config import prepare_backend
 from jaxhpo.population.memory import MemoryPlan, count_trained
-from jaxhpo.study.groups import CompileGroup, label, program_names
+from jaxhpo.study.compile_group import CompileGroup, label, program_names
 from jaxhpo.study.opening import total
 from jaxhpo.study.setup import Setup, combinations, prepare
 

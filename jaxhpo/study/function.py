@@ -24,7 +24,8 @@ from jaxhpo.record.history import History, history
 from jaxhpo.search.config import PbtConfig, SearchConfig
 from jaxhpo.search.space import Space
 from jaxhpo.search.table import make
-from jaxhpo.study.groups import CompileGroup, Groups
+from jaxhpo.study.compile_group import CompileGroup
+from jaxhpo.study.groups import Groups
 from jaxhpo.study.journal import LogJournal
 from jaxhpo.study.outcome import Outcome, concluded
 from jaxhpo.study.runs import carry_out, check_fingerprints

@@ -14,7 +14,8 @@ from jaxhpo.record.manifest import read
 from jaxhpo.record.sharing import Shared, share
 from jaxhpo.record.shelf import Shelf
 from jaxhpo.study.clock import Clock
-from jaxhpo.study.groups import CompileGroup, Groups
+from jaxhpo.study.compile_group import CompileGroup
+from jaxhpo.study.groups import Groups
 from jaxhpo.study.origin import Origin, Source, Taken
 from jaxhpo.study.places import Places
 

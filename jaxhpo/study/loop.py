@@ -11,7 +11,8 @@ import numpy as np
 from jaxhpo.errors import Diverged, Interrupted
 from jaxhpo.population.member import METRICS
 from jaxhpo.search.plan import Plan, Report, Result, Scheduler
-from jaxhpo.study.groups import CompileGroup, Groups, Trained
+from jaxhpo.study.compile_group import CompileGroup, Trained
+from jaxhpo.study.groups import Groups
 from jaxhpo.study.judging import Judge
 from jaxhpo.study.places import Places
 from jaxhpo.study.recorder import Spent

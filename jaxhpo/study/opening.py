@@ -16,7 +16,7 @@ from jaxhpo.errors import UsageError
 from jaxhpo.population import hyperparams, memory
 from jaxhpo.population.engine import Engine
 from jaxhpo.search.plan import Extent, Point, Scheduler
-from jaxhpo.study.groups import CompileGroup, Statics, label, layout_of, shape_of, statics_of
+from jaxhpo.study.compile_group import CompileGroup, Statics, label, layout_of, shape_of, statics_of
 from jaxhpo.study.sizes import Round, rehearse, worth_compiling
 from jaxhpo.study.tuning import Tuning, task_of
 

@@ -12,7 +12,8 @@ import numpy as np
 from jaxhpo.errors import UsageError
 from jaxhpo.population.member import Member
 from jaxhpo.record.checkpoints import Store
-from jaxhpo.study.groups import Groups, host_row
+from jaxhpo.study.compile_group import host_row
+from jaxhpo.study.groups import Groups
 
 
 def member_at(store: Store, groups: Groups, trial: int, step: int) -> Member:

@@ -31,8 +31,9 @@ from jaxhpo.search.rules import parse_rule
 from jaxhpo.search.segments import cut
 from jaxhpo.search.space import Space
 from jaxhpo.search.together import Together, beside_fixed
+from jaxhpo.study.compile_group import Statics
 from jaxhpo.study.forking import check_data, resolve
-from jaxhpo.study.groups import Groups, Statics
+from jaxhpo.study.groups import Groups
 from jaxhpo.study.implant import take_places
 from jaxhpo.study.journal import LogJournal
 from jaxhpo.study.judging import Judge

@@ -13,7 +13,8 @@ from jaxhpo.search.config import PbtConfig
 from jaxhpo.search.fixed import Fixed
 from jaxhpo.search.pbt import Pbt
 from jaxhpo.search.space import Space
-from jaxhpo.study.groups import CompileGroup, Groups
+from jaxhpo.study.compile_group import CompileGroup
+from jaxhpo.study.groups import Groups
 from jaxhpo.study.loop import Study
 from tests.population.conftest import make_engine
 

@@ -12,7 +12,8 @@ from jaxhpo.search.config import PbtConfig, SearchConfig
 from jaxhpo.search.plan import Plan, Point, Report
 from jaxhpo.search.space import Space
 from jaxhpo.search.table import SEARCHES, make
-from jaxhpo.study.groups import CompileGroup, Groups
+from jaxhpo.study.compile_group import CompileGroup
+from jaxhpo.study.groups import Groups
 from jaxhpo.study.incumbent import best_of
 from jaxhpo.study.loop import Study
 from tests.population.conftest import make_engine
