@@ -25,6 +25,7 @@ from jaxhpo.search.config import PbtConfig, SearchConfig
 from jaxhpo.search.space import Space
 from jaxhpo.search.table import make
 from jaxhpo.study.compile_group import CompileGroup
+from jaxhpo.study.config_of import without_secrets
 from jaxhpo.study.groups import Groups
 from jaxhpo.study.journal import LogJournal
 from jaxhpo.study.outcome import Outcome, concluded
@@ -84,7 +85,7 @@ def search_function(
     run = RunDirectory.open(out) if again and out is not None else None
     past = None if run is None else history(run.path)
     if past is not None and past.start is not None:
-        refuse_drift(_config_of(past), config)
+        refuse_drift(_config_of(past), without_secrets(config))
         if run is not None and (outcome := concluded(run)) is not None:
             return outcome
     setup = prepare(config, task, batch_at, held_out, LogJournal(past))

@@ -25,6 +25,7 @@ from jaxhpo.record.trackers.protocol import ForkedFrom, RunInfo
 from jaxhpo.record.trackers.table import make_tracker
 from jaxhpo.search.config import COPYING
 from jaxhpo.search.plan import Plan
+from jaxhpo.study.config_of import without_secrets
 from jaxhpo.study.groups import compile_all
 from jaxhpo.study.implant import adopt, implant
 from jaxhpo.study.journal import LogJournal
@@ -72,7 +73,7 @@ def resume(path: Path, config: Run | None = None) -> Outcome:
             )
         before = from_dict(KINDS[past.start["command"]], past.start["config"])
         if config is not None:
-            refuse_drift(before, _as_resolved(before, config))
+            refuse_drift(before, without_secrets(_as_resolved(before, config)))
         if (outcome := concluded(run)) is not None:
             return outcome
         setup = begin(before if config is None else config, past)
@@ -155,7 +156,7 @@ def run_info(setup: Setup, run: RunDirectory, study: Study) -> RunInfo:
         directory=run.path,
         total_steps=setup.total_steps,
         members=config.members,
-        config=to_dict(config),
+        config=to_dict(without_secrets(config)),
         step=study.groups.step(),
         parent=None if setup.origin is None else forked_from(setup.origin, study.index == 0),
         trials=trials,
@@ -180,7 +181,7 @@ def forked_from(origin: Origin, fresh: bool) -> ForkedFrom:
 
 def open_record(setup: Setup, run: RunDirectory, log: EventLog) -> None:
     """The first lines of a log: what runs, on what, and the baseline to beat."""
-    config, corpus = setup.config, setup.corpus
+    config, corpus = without_secrets(setup.config), setup.corpus
     run.write_text(CONFIG, to_toml(config))
     text = {}
     if isinstance(config, Run):

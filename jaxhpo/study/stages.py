@@ -12,6 +12,7 @@ from jaxhpo.config.run import ForkRun, TrainRun
 from jaxhpo.errors import Interrupted, UsageError
 from jaxhpo.record.directory import LOG, RunDirectory
 from jaxhpo.record.paths import check_name
+from jaxhpo.record.redaction import redact_text
 from jaxhpo.study.inheritance import inherit
 from jaxhpo.study.outcome import Outcome
 from jaxhpo.study.runs import execute, resume
@@ -47,7 +48,7 @@ def run_stages(file: Path, out: str | None = None, again: str = "never") -> tupl
     Stages that have finished are left as they are, and one that was stopped is carried on, where
     `again` is "auto". Raises UsageError before anything runs where the file is no such file.
     """
-    text = _text(file)
+    text = redact_text(_text(file))
     stages = read_stages(file)
     if again == "auto" and out is not None and (Path(out) / FILE).exists():
         return resume_stages(Path(out), text)
