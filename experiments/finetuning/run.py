@@ -230,7 +230,7 @@ def clip(work: Path, sst2: Path, tiny: bool) -> dict[str, Any]:
         seeds=3 if tiny else 20,
     )
     found: dict[str, Any] = {}
-    for rate in (1e-2,) if tiny else (1e-3, 3e-3):
+    for rate in (1e-2,) if tiny else (1e-3, 3e-3, 1e-2, 3e-2):
         for name, changes in CLIPS.items():
             config = replace(
                 plain,
@@ -241,9 +241,13 @@ def clip(work: Path, sst2: Path, tiny: bool) -> dict[str, Any]:
             accuracy = [float(row["accuracy"]) for row in made["trials"]]
             losses = [float(row["loss"]) for row in made["trials"]]
             share = made["baseline"]["class shares"]
+            without = found.get(f"none, rate {rate:g}", {}).get("each", accuracy)
+            differences = [a - b for a, b in zip(accuracy, without, strict=True)]
             found[f"{name}, rate {rate:g}"] = {
                 "failed": sum(not loss < share for loss in losses) / len(losses),
                 "accuracy": interval([a for a in accuracy if math.isfinite(a)]),
+                "above none": interval([d for d in differences if math.isfinite(d)]),
+                "each": accuracy,
                 "lowest": min(accuracy),
                 "highest": max(accuracy),
                 "class shares": share,
