@@ -22,6 +22,7 @@ CLASSES: dict[str, Literal["semantic", "runtime"]] = {
     "data.cache": "runtime",
     "execution": "runtime",
     "execution.accumulate": "semantic",
+    "distributed": "runtime",
     "checkpoint": "runtime",
     "tracker": "runtime",
     "space": "semantic",

@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec
 
 from jaxhpo.population import member as life
 from jaxhpo.population import mesh as meshes
-from jaxhpo.population import programs
+from jaxhpo.population import programs, transfer
 from jaxhpo.population.member import Member
 from jaxhpo.population.rows import Rows, padded
 from jaxhpo.population.task import Task
@@ -50,8 +50,8 @@ class Engine:
         self.size = self.shards * (-(-rows // self.chunk) * self.chunk)
         self.built: list[tuple[str, float]] = []
         self._programs: dict[Any, Callable] = {}
-        self.run_seed = jax.device_put(np.uint32(run_seed), meshes.everywhere(mesh))
-        self.shared = () if shared is None else (jax.device_put(shared, meshes.everywhere(mesh)),)
+        self.run_seed = transfer.put(np.uint32(run_seed), meshes.everywhere(mesh))
+        self.shared = () if shared is None else (transfer.put(shared, meshes.everywhere(mesh)),)
 
     # state
 
@@ -72,9 +72,7 @@ class Engine:
 
     def empty(self, rows: Rows) -> Member:
         """A population of zeros, to be filled by `assemble` with newborns."""
-        return jax.tree.map(
-            lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding), self.abstract(rows)
-        )
+        return transfer.zeros(self.abstract(rows))
 
     # the four programs
 
@@ -110,12 +108,7 @@ class Engine:
 
         By way of the host, so that nothing is compiled for what seldom happens.
         """
-
-        def put(leaf: jax.Array, new: np.ndarray) -> jax.Array:
-            whole = np.array(leaf)
-            whole[place] = new
-            return jax.device_put(whole, leaf.sharding)
-
+        put = lambda leaf, new: transfer.replace_row(leaf, place, new)
         changed = {
             name: jax.tree.map(put, getattr(population, name), part) for name, part in parts.items()
         }
@@ -127,11 +120,11 @@ class Engine:
         """Padded rows on their shards."""
         if isinstance(rows.seeds, jax.Array):
             return rows
-        return jax.device_put(padded(rows, self.size), meshes.by_member(self.mesh))
+        return transfer.put(padded(rows, self.size), meshes.by_member(self.mesh))
 
     def stage(self, batches: Any, axis: int = 2) -> Any:
         """Batches on the device, `axis` (the batch) split over the data axis of the mesh."""
-        return jax.device_put(batches, meshes.by_batch(self.mesh, axis))
+        return transfer.put(batches, meshes.by_batch(self.mesh, axis))
 
     # compiling
 

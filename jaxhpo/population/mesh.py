@@ -1,5 +1,8 @@
 """Devices as a mesh: members first, then the batch of each member."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -22,8 +25,18 @@ def make_mesh(devices: int | None = None, data: int = 1) -> Mesh:
         )
     if count % data:
         raise UsageError(f"execution.data={data} does not divide the {count} devices")
-    grid = np.asarray(found[:count]).reshape(count // data, data)
+    grid = np.asarray(evenly(found, count)).reshape(count // data, data)
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def evenly(devices: Sequence[Any], count: int) -> list[Any]:
+    """So many devices in their order, as many of each process as of any other, or one more."""
+    numbers = sorted({device.process_index for device in devices})
+    taken: list[Any] = []
+    for rank, number in enumerate(numbers):
+        share = count // len(numbers) + (rank < count % len(numbers))
+        taken += [device for device in devices if device.process_index == number][:share]
+    return taken
 
 
 def by_member(mesh: Mesh) -> NamedSharding:

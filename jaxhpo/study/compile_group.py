@@ -13,6 +13,7 @@ from jaxhpo.population.engine import Engine
 from jaxhpo.population.member import Member
 from jaxhpo.population.mesh import by_batch
 from jaxhpo.population.rows import PARTS, Rows, make_rows
+from jaxhpo.population.transfer import fetch_row
 from jaxhpo.search.plan import Plan, Point, Value
 from jaxhpo.study.placement import Shape
 from jaxhpo.study.places import Places
@@ -103,7 +104,7 @@ class CompileGroup:
         after = self.after(plan)
         engine = self.engine_for(len(after.trials))
         lengths = _lengths(plan, self.places.starts(plan))
-        host_rows = self.places.rows(plan, after, list(lengths), self.lower)
+        host_rows = self._rows(plan, after)
         rows = engine.place(host_rows)
         self._assemble(engine, plan, after, host_rows, rows, older)
         batches = self.batches(lengths, self.segment)
@@ -112,6 +113,14 @@ class CompileGroup:
         raw, scores = self._select(engine, plan, host_rows, rows)
         self._stage_ahead(plan)
         return Trained(metrics, raw, scores)
+
+    def host_rows(self, plan: Plan) -> Rows:
+        """The rows that `run` will place for a plan."""
+        return self._rows(plan, self.after(plan))
+
+    def _rows(self, plan: Plan, after: Places) -> Rows:
+        lengths = _lengths(plan, self.places.starts(plan))
+        return self.places.rows(plan, after, list(lengths), self.lower)
 
     def rest(self, plan: Plan) -> None:
         """Lets go of trials that a plan without rows for this group no longer holds."""
@@ -193,7 +202,7 @@ class CompileGroup:
         if self.population is None:
             raise LookupError(f"trial {trial} is not held")
         place = self.places.trials.index(trial)
-        return jax.tree.map(lambda leaf: host_row(leaf, place), self.population.params)
+        return fetch_row(self.population.params, place)
 
     def abstract(self, size: int) -> Member:
         """Shapes and shardings of a population of so many places, for restoring."""
@@ -253,15 +262,6 @@ def layout_of(streams: int) -> int:
 
 def shape_of(engine: Engine) -> Shape:
     return Shape(engine.size, engine.shards, engine.chunk)
-
-
-def host_row(leaf: jax.Array, place: int) -> np.ndarray:
-    """One row of an array [P, ...], fetched from the shard that has it; nothing is compiled."""
-    for shard in leaf.addressable_shards:
-        rows = shard.index[0].indices(leaf.shape[0])
-        if rows[0] <= place < rows[1]:
-            return np.asarray(shard.data)[place - rows[0]].copy()
-    raise LookupError(f"place {place} is on another host")
 
 
 def _lengths(plan: Plan, starts: Sequence[int]) -> dict[int, int]:

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -67,10 +67,11 @@ class Recorder:
         save_seconds: float,
         always: Mapping[int, str] | None = None,
         origin: Origin | None = None,
+        meet: Callable[[str], None] = lambda what: None,
     ) -> None:
         self.run, self.log, self.store, self.tracker = run, log, store, tracker
         self.total_steps, self.member_steps = total_steps, member_steps
-        self.save_seconds, self.origin = save_seconds, origin
+        self.save_seconds, self.origin, self._meet = save_seconds, origin, meet
         self.always = dict(always or {})
         """steps whose checkpoint is kept for good and is still to come, with the reason"""
         self.points: dict[int, Point] = {}
@@ -135,6 +136,7 @@ class Recorder:
     def older(self, groups: Groups, trial: int, step: int) -> Any:
         """A member from a checkpoint of this run. Raises UsageError naming the steps there are."""
         self.store.wait()
+        self._meet("what checkpoints there are")  # nobody reads while another still deletes
         return member_at(self.store, groups, trial, step)
 
     def reported(
@@ -190,16 +192,27 @@ class Recorder:
         self.loss = min(losses, default=None)
         self.steps |= {result.trial: result.step for result in report}
 
-    def save(self, index: int, state: Any, metadata: Mapping[str, Any], last: Any) -> None:
+    def due(self) -> bool:
+        """Whether it is time to save, and no save is being written."""
+        return time.monotonic() - self._saved >= self.save_seconds and not self.store.busy
+
+    def save(
+        self,
+        index: int,
+        state: Any,
+        metadata: Mapping[str, Any],
+        last: Any,
+        due: bool | None = None,
+    ) -> None:
         """Saves in the background when one is due, and always at a step that is kept for good; on
         the way out (`last`) waits for the commit.
 
         A save that fails leaves what was committed before; the run goes on and says so, except on
-        the way out, where CheckpointError is raised.
+        the way out, where CheckpointError is raised. Of several processes one says what is `due`.
         """
-        due = time.monotonic() - self._saved >= self.save_seconds
+        due = self.due() if due is None else due
         step = next((step for step in self.always if step in reached(metadata)), None)
-        if not (last or step is not None or (due and not self.store.busy)):
+        if not (last or step is not None or due):
             return
         about = {**metadata, LOSS: self.loss, KEEP: self.always.get(step) if step else None}
         try:

@@ -4,7 +4,6 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxhpo import adapters
@@ -17,6 +16,7 @@ from jaxhpo.population import memory
 from jaxhpo.population.headed import HeadedModel
 from jaxhpo.population.mesh import everywhere
 from jaxhpo.population.task import LanguageModel
+from jaxhpo.population.transfer import put
 from jaxhpo.population.tuning import AdapterTuning, FullTuning
 from jaxhpo.search.space import Space
 from jaxhpo.study.bases import HEADED, Base, open_base, shaped
@@ -37,7 +37,7 @@ class Tuning:
         kind = config.adapter.base_dtype if config.adapter.kind != "none" else None
         if kind not in self.stored:
             params = self.base.params
-            self.stored[kind] = jax.device_put(
+            self.stored[kind] = put(
                 params if kind is None else adapters.store(params, kind), everywhere(mesh)
             )
         return self.stored[kind]
