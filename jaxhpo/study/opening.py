@@ -15,6 +15,7 @@ from jaxhpo.data.corpus import open_corpus
 from jaxhpo.errors import UsageError
 from jaxhpo.population import hyperparams, memory
 from jaxhpo.population.engine import Engine
+from jaxhpo.population.work import flops_per_token
 from jaxhpo.search.plan import Extent, Point, Scheduler
 from jaxhpo.study.compile_group import CompileGroup, Statics, label, layout_of, shape_of, statics_of
 from jaxhpo.study.sizes import Round, rehearse, worth_compiling
@@ -61,6 +62,7 @@ class Opening:
             probe=self.extent.probe,
             streams=streams,
             tokens_per_step=config.tokens_per_step,
+            flops_per_step=config.tokens_per_step * flops_per_token(config),
             statics=statics,
         )
 

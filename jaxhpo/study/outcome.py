@@ -106,10 +106,15 @@ def write_up(
         probe_steps=sum(probed),
         idle_steps=idle,
         useful=sum(made) / (sum(made) + sum(probed) + idle),
+        goodput=(goodput := study.recorder.meter.goodput()),
         fsync=True,
     )
     study.recorder.tracker.finish(
-        Summary(best=TrialResult(best.trial, best.step, best.loss, best.score), seconds=wall)
+        Summary(
+            best=TrialResult(best.trial, best.step, best.loss, best.score),
+            seconds=wall,
+            details={} if goodput is None else {"goodput": goodput},
+        )
     )
     return Outcome(run.path, found, groups, seconds)
 
