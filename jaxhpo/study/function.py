@@ -29,8 +29,9 @@ from jaxhpo.study.groups import Groups
 from jaxhpo.study.hosts import PREPARING, joined
 from jaxhpo.study.journal import LogJournal
 from jaxhpo.study.outcome import Outcome, concluded
+from jaxhpo.study.restoring import check_fingerprints
 from jaxhpo.study.roles import check_same, created, opened, settled
-from jaxhpo.study.runs import carry_out, check_fingerprints
+from jaxhpo.study.runs import carry_out
 from jaxhpo.study.setup import Setup, devices
 
 

@@ -2,7 +2,6 @@
 
 import shutil
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from importlib.metadata import version
@@ -27,7 +26,6 @@ from jaxhpo.record.trackers.noop import NoTracker
 from jaxhpo.record.trackers.protocol import ForkedFrom, RunInfo
 from jaxhpo.record.trackers.table import make_tracker
 from jaxhpo.search.config import COPYING
-from jaxhpo.search.plan import Plan
 from jaxhpo.study.compile_group import CompileGroup
 from jaxhpo.study.groups import compile_all
 from jaxhpo.study.hosts import PREPARING, Hosts, joined
@@ -38,7 +36,7 @@ from jaxhpo.study.meter import meter_of
 from jaxhpo.study.origin import Origin, describe
 from jaxhpo.study.outcome import Outcome, conclude, concluded
 from jaxhpo.study.recorder import Recorder
-from jaxhpo.study.replayed import replay, report_of
+from jaxhpo.study.restoring import check_fingerprints, restore
 from jaxhpo.study.roles import check_same, created, locked, logged, opened, settled, watch
 from jaxhpo.study.setup import Setup, environment, prepare
 from jaxhpo.study.tuning import resolved_as
@@ -255,45 +253,6 @@ def open_record(setup: Setup, run: RunDirectory, log: EventLog) -> None:
     if corpus is not None and (baseline := corpus.baseline()) is not None:
         name, loss = baseline
         log.append("baseline", name=name, loss=loss, bits_per_byte=corpus.bits_per_byte(loss))
-
-
-def restore(study: Study, past: History) -> Plan | None:
-    """Brings study and scheduler back to the newest trusted checkpoint; the plan to go on with.
-
-    The log gets a `rewind` before anything else, so that what came after counts no more.
-    """
-    recorder, groups = study.recorder, study.groups
-    found = recorder.store.newest()
-    index = -1 if found is None else found.index
-    plan, made = replay(study.scheduler, past.plans[: index + 1], past.reports[: index + 1])
-    recorder.log.append("rewind", index=index, fsync=True)
-    recorder.store.discard_after(index)
-    if found is None:
-        recorder.meter.resume(past, 0)
-        return plan
-    for skipped in found.skipped:
-        recorder.tracker.note(f"skipped {skipped}")
-    for old, report in zip(made, past.reports, strict=False):
-        groups.follow(old)
-        study.remember(old, report_of(report))
-        recorder.remember(old, report_of(report))
-    recorder.meter.resume(past, index + 1)
-    groups.load(recorder.store.load(found, groups.abstract(), groups.taken(found.metadata)))
-    kept = [event for event in past.of("best") if event["index"] <= index]
-    study.kept = (kept[-1]["trial"], kept[-1]["step"]) if kept else None
-    study.index = index + 1
-    return plan
-
-
-def check_fingerprints(past: History, now: Mapping[str, Any]) -> None:
-    """Raises UsageError naming the parts of the data that are not what the run began with."""
-    before = past.start["fingerprints"] if past.start else {}
-    changed = [name for name, value in now.items() if before.get(name) != value]
-    if changed:
-        raise UsageError(
-            f"{past.path.parent}: {', '.join(changed)} changed since the run began; "
-            "resume it where the data is the same, or start a new run"
-        )
 
 
 def _as_resolved(before: Run, config: Run) -> Run:

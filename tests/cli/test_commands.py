@@ -29,7 +29,7 @@ class Remembers(types.ModuleType):
         self.asked.append(config)
         return types.SimpleNamespace(directory=self.directory)
 
-    def resume(self, path: Path) -> Any:
+    def resume(self, path: Path, distributed: Any = None) -> Any:
         self.asked.append(path)
         return types.SimpleNamespace(directory=path)
 
