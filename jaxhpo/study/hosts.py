@@ -48,6 +48,8 @@ class Hosts:
         self.patience, self.heartbeat = patience, heartbeat
         self._exchanges = 0
         self._told: BaseException | None = None
+        self.in_flight = False
+        """whether programs are on the devices that need all processes: nothing can be told then"""
 
     @property
     def first(self) -> bool:
@@ -95,19 +97,13 @@ class Hosts:
             raise self._telling(UsageError(_difference(what, self.gather(fields, what))))
         return [beside for _, beside in found]
 
-    def meet(self, what: str, seconds: int | None = None) -> None:
-        """Until all processes are here. Raises Lost naming those that do not come in time."""
-        if not self.several:
-            return
-        from orbax.checkpoint import multihost  # late: a process alone needs no barrier
+    def meet(self, what: str) -> None:
+        """Until all processes are here; nothing is sent. Raises Lost naming those that do not come.
 
-        self._exchanges += 1
-        seconds = seconds or self.patience
-        barrier = multihost.get_barrier_sync_fn()
-        try:
-            barrier(key=f"jaxhpo {self._exchanges}", timeout_ms=1000 * seconds)
-        except jax.errors.JaxRuntimeError as error:
-            raise Lost(self._missing(str(error), seconds, what)) from None
+        For where programs are in flight: what is sent would wait for them.
+        """
+        if self.several:
+            self._wait(what, None)
 
     def everyones(self, error: UsageError) -> UsageError:
         """An error that all processes find by themselves, and raise."""
@@ -127,7 +123,7 @@ class Hosts:
         said = str(error) if isinstance(error, UsageError) else f"{type(error).__name__}: {error}"
         failed = {"error": said, "usage": isinstance(error, UsageError)}
         try:
-            if not isinstance(error, Lost):
+            if not (self.in_flight or isinstance(error, Lost)):
                 self._exchange(failed, "the end", self.heartbeat)
         except BaseException as other:
             if other is self._told:
@@ -154,7 +150,7 @@ class Hosts:
     def _exchange(
         self, message: Mapping[str, Any], what: str, seconds: int | None = None
     ) -> list[Any]:
-        self.meet(what, seconds)
+        self._wait(what, seconds)
         found = [json.loads(text) for text in _gathered(_text({"what": what, **message}))]
         for index, other in enumerate(found):
             if "error" in other:
@@ -170,6 +166,18 @@ class Hosts:
                 )
             )
         return [other["value"] for other in found]
+
+    def _wait(self, what: str, seconds: int | None) -> None:
+        """Until all processes are here. Raises Lost naming those that do not come in time."""
+        from orbax.checkpoint import multihost  # late: a process alone needs no barrier
+
+        self._exchanges += 1
+        seconds = seconds or self.patience
+        barrier = multihost.get_barrier_sync_fn()
+        try:
+            barrier(key=f"jaxhpo {self._exchanges}", timeout_ms=1000 * seconds)
+        except jax.errors.JaxRuntimeError as error:
+            raise Lost(self._missing(str(error), seconds, what)) from None
 
     def _telling(self, error: Exception, aloud: bool | None = None) -> Exception:
         """An error that all processes raise now; one of them, or whose it is, says it aloud."""

@@ -123,10 +123,12 @@ class Study:
     def train(self, group: CompileGroup, plan: Plan) -> tuple[dict[int, Result], Curves, Spent]:
         """A group's part of a segment, fetched from the device."""
         starts = group.places.starts(plan)
+        self.hosts.in_flight = True
         trained = group.run(plan, self.older)
         # who waits in a collective can't say for whom: so all meet before it
         self.hosts.meet("the results of a segment")
         trained = Trained(*fetch((trained.metrics, trained.raw, trained.scores)))
+        self.hosts.in_flight = False
         made = sum(row.steps for row in plan.assignments)
         probed = sum(row.probe for row in plan.assignments)
         each = group.tokens_per_step

@@ -180,7 +180,7 @@ def carry_out(
             compile_all(setup.groups.expected(plan), recorder.compiled)
             setup.groups.on_open = lambda group: compile_late(group, recorder, watchdog)
             recorder.begin(run_info(setup, run, study))
-            hosts.meet("that all is compiled", PREPARING * hosts.patience)
+            hosts.from_first(lambda: None, "that all is compiled", PREPARING)
             study.run(plan, lambda: stop.requested)
             return conclude(study, setup, run, begun)
 

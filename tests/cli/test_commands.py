@@ -27,11 +27,11 @@ class Remembers(types.ModuleType):
 
     def execute(self, config: Run) -> Any:
         self.asked.append(config)
-        return types.SimpleNamespace(directory=self.directory)
+        return types.SimpleNamespace(directory=self.directory, first=True)
 
     def resume(self, path: Path, distributed: Any = None) -> Any:
         self.asked.append(path)
-        return types.SimpleNamespace(directory=path)
+        return types.SimpleNamespace(directory=path, first=True)
 
     def plan(self, config: Run) -> str:
         self.asked.append(config)
