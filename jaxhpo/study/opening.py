@@ -124,7 +124,9 @@ class Opening:
         shared = None
         if self.tuning is not None and isinstance(config, FinetuneRun):
             shared = self.tuning.shared(config, self.mesh)
-        make = functools.partial(make_engine, config, self.mesh, shared=shared)
+        make = functools.partial(
+            make_engine, config, self.mesh, shared=shared, rows=self.extent.rows
+        )
         largest = make(held)
         wanted = config.execution.sizes
         if wanted == 1 or (wanted is None and largest.chunk == 1):
@@ -159,11 +161,20 @@ class Opening:
         memory.check_fits(need, config, rows, engine.chunk, fewer)
 
 
-def make_engine(config: Run, mesh: Any, members: int, shared: Any = None) -> Engine:
-    """An engine for a config's model, with the defaults for the kind of device."""
+def make_engine(
+    config: Run, mesh: Any, members: int, shared: Any = None, rows: int | None = None
+) -> Engine:
+    """An engine for a config's model, with the defaults for the kind of device.
+
+    At most `rows` of the members train at once (None: all): a chunk of more would be lanes that
+    wait.
+    """
     execution = config.execution
-    rows = -(-members // mesh.shape["member"])
-    chunk = memory.default_chunk(config, rows) if execution.chunk is None else execution.chunk
+    shards = mesh.shape["member"]
+    chunk = execution.chunk
+    if chunk is None:
+        chunk = memory.default_chunk(config, -(-members // shards))
+        chunk = min(chunk, -(-(rows or members) // shards))
     return Engine(
         task_of(config),
         mesh,
