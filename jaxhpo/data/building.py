@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -215,7 +215,7 @@ def _error(answer: dict, process: subprocess.Popen[str]) -> BaseException | None
 
 
 @contextlib.contextmanager
-def _one_builder(path: Path, label: str) -> Iterator[None]:
+def _one_builder(path: Path, label: str) -> Generator[None]:
     """Held by one process; the kernel frees it when that dies. Others wait, and say so once."""
     told = False
     while (handle := _locked(path)) is None:

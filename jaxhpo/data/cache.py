@@ -8,7 +8,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -144,7 +144,7 @@ class Cache:
             file.write(found.encode())
 
     @contextlib.contextmanager
-    def _noted(self) -> Iterator[None]:
+    def _noted(self) -> Generator[None]:
         """What can't be kept is used all the same, and noted."""
         try:
             yield

@@ -99,7 +99,7 @@ class DataConfig:
         return tuple(found.items())
 
     def refuse_several(self, what: str) -> None:
-        """Raises UsageError for a mixture, a part of a split or a stream where `what` takes none."""
+        """Raises UsageError for a mixture, a part of a split or a stream."""
         if len(self.mixture) > 1:
             raise UsageError(f"data.source={self.source} with {what}; allowed: one source")
         if self.source.startswith("tfds:") and "@" in self.source:

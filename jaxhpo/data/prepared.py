@@ -113,7 +113,7 @@ def _listed(root: Any, name: str, shown: str) -> list[Any]:
     found = lambda: [
         path.parent for depth in ("*", "*/*") for path in (root / name).glob(f"{depth}/{INFO}")
     ]
-    if not str(root).startswith(REMOTE):
+    if not _is_remote(root):
         if shown.partition("=")[2] != "None" and not root.is_dir():
             raise UsageError(f"{shown} is no folder; allowed: one that has prepared data sets")
         return found()
@@ -125,11 +125,17 @@ def _listed(root: Any, name: str, shown: str) -> list[Any]:
 
 
 def _others(root: Any) -> Sequence[str]:
-    """Names of the data sets that are prepared in a folder on this machine."""
-    if str(root).startswith(REMOTE) or not root.is_dir():
+    """Names of the data sets that are prepared in a folder."""
+    if _is_remote(root):
+        return within(LISTING_SECONDS, lambda: [path.name for path in root.iterdir()])
+    if not root.is_dir():
         return ()
     found = (path for depth in ("*", "*/*") for path in root.glob(f"*/{depth}/{INFO}"))
     return sorted({path.relative_to(root).parts[0] for path in found})
+
+
+def _is_remote(root: Any) -> bool:
+    return str(root).startswith(REMOTE)
 
 
 def _is(folder: Any, home: Any, config: str | None, version: str | None) -> bool:

@@ -40,10 +40,8 @@ def sides(source: str, config: DataConfig, cache: Cache) -> tuple[Side, Side]:
     """The two parts of a source. Raises UsageError where it can't be used."""
     if source.startswith(PREFIX):
         train, held_out = parts(source, config)
-        return tuple(
-            Side(f"{source} {part.split}", part.fingerprint, functools.partial(_same, part))
-            for part in (train, held_out)
-        )  # ty: ignore[invalid-return-type]
+        of = lambda part: Side(f"{source} {part.split}", part.fingerprint, lambda: part)
+        return of(train), of(held_out)
     documents = read_documents(source, config.glob)
     both = functools.cache(lambda: split(documents, config.held_out))
     described = _describe(config, documents, both, cache)
@@ -58,10 +56,6 @@ def sides(source: str, config: DataConfig, cache: Cache) -> tuple[Side, Side]:
         )
 
     return side(0), side(1)
-
-
-def _same(texts: Texts) -> Texts:
-    return texts
 
 
 def _check(known: Sequence[str], pieces: Sequence[Piece], counts: Sequence[Counts]) -> None:
