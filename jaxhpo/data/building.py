@@ -131,10 +131,10 @@ def _encode_together(
     for piece in pieces:
         left.put(piece)
     done: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-    processes = [_start(about) for _ in range(count)]
+    processes = [_start() for _ in range(count)]
     threads = [
-        threading.Thread(target=_drive, args=(process, folder, texts, left, done), daemon=True)
-        for process in processes
+        threading.Thread(target=_drive, args=(each, about, folder, texts, left, done), daemon=True)
+        for each in processes
     ]
     try:
         for thread in threads:
@@ -153,23 +153,22 @@ def _encode_together(
             process.wait()
 
 
-def _start(about: dict[str, str]) -> subprocess.Popen[str]:
+def _start() -> subprocess.Popen[str]:
     package = str(Path(__file__).parents[2])
     path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"}
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-m", "jaxhpo.data.encoder"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment,
         text=True,
     )
-    _ask(process, about)
-    return process
 
 
 def _drive(
     process: subprocess.Popen[str],
+    about: dict[str, str],
     folder: Path,
     texts: Texts,
     left: "queue.SimpleQueue[Piece]",
@@ -177,28 +176,32 @@ def _drive(
 ) -> None:
     """Gives one process piece after piece, and says of each that it is done, or what went wrong."""
     assert process.stdin is not None and process.stdout is not None
-    with process.stdin, process.stdout:
+    asked: list[object] = [about]
+    try:
         while True:
             try:
                 piece = left.get_nowait()
             except queue.Empty:
                 return
             try:
-                job = {"texts": texts.job(*piece), "folder": str(folder), "key": _name(piece)}
-                _ask(process, job)
+                asked += [{"texts": texts.job(*piece), "folder": str(folder), "key": _name(piece)}]
+                for line in asked:
+                    process.stdin.write(json.dumps(line) + "\n")
+                process.stdin.flush()
                 answer = json.loads(process.stdout.readline() or '{"gone": true}')
             except (OSError, ValueError):
                 answer = {"gone": True}
+            asked = []
             error = _error(answer, process)
             done.put(error)
             if error is not None:
                 return
-
-
-def _ask(process: subprocess.Popen[str], line: object) -> None:
-    assert process.stdin is not None
-    process.stdin.write(json.dumps(line) + "\n")
-    process.stdin.flush()
+    except BaseException as error:  # whoever waits for the pieces must hear of it
+        done.put(error)
+    finally:
+        process.stdout.close()
+        with contextlib.suppress(OSError):  # of what is unsent, where the process is gone
+            process.stdin.close()
 
 
 def _error(answer: dict, process: subprocess.Popen[str]) -> BaseException | None:

@@ -57,7 +57,8 @@ class DataConfig:
             raise UsageError(f"data.vocab_size={self.vocab_size}; allowed: 257 or more")
         if self.workers is not None and self.workers < 1:
             raise UsageError(f"data.workers={self.workers}; allowed: 1 or more")
-        if self.stream and not any(name.startswith("tfds:") for name, _ in self.mixture):
+        mixture = self.mixture
+        if self.stream and not any(name.startswith("tfds:") for name, _ in mixture):
             raise UsageError(
                 f"data.stream with data.source={self.source}; allowed: with a prepared data set, "
                 "tfds:NAME"

@@ -13,7 +13,7 @@ BOOKS = 96
 
 
 def book(at: int) -> str:
-    return f"book {at:03} is of one length, ja é"
+    return f"book {at:03} is of one length, já!"
 
 
 SETS: dict[str, dict[str, Callable[[], Iterator[dict[str, Any]]]]] = {
@@ -49,6 +49,8 @@ SETS: dict[str, dict[str, Callable[[], Iterator[dict[str, Any]]]]] = {
 def prepared_sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the data sets of SETS, and odd_set."""
     import tensorflow_datasets as tfds
+
+    tfds.disable_progress_bar()
 
     class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version("1.0.0")

@@ -176,7 +176,6 @@ def test_what_a_folder_in_cloud_storage_says_of_itself_is_read(
     prepared_sets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The files of a data set in fsspec's memory, under the name that Cloud Storage has there."""
-    import fsspec
     from etils.epath import backend
     from fsspec.implementations.memory import MemoryFileSystem
 
@@ -194,8 +193,7 @@ def test_what_a_folder_in_cloud_storage_says_of_itself_is_read(
         def glob(self, path: str, **options: object) -> list[str]:
             return [found.removeprefix("/") for found in super().glob(path, **options)]
 
-    fsspec.register_implementation("gcs", Storage, clobber=True)
-    backend.fsspec_backend._get_filesystem.cache_clear()
+    monkeypatch.setattr(backend.fsspec_backend, "_get_filesystem", lambda name: Storage())
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr(remote, "reachable", lambda host: True)
     for file in (prepared_sets / "own_books").rglob("*.json"):
