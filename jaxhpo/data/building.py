@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxhpo.data import encoder
-from jaxhpo.data.cache import Cache, key_of
+from jaxhpo.data.cache import PIECES, Cache, key_of
 from jaxhpo.data.encoder import Counts
 from jaxhpo.data.progress import Progress
 from jaxhpo.data.texts import Texts
@@ -84,7 +84,7 @@ def _build(
     check: Callable[[Sequence[Piece], Sequence[Counts]], None],
 ) -> tuple[np.ndarray, Counts]:
     assert cache.folder is not None
-    folder = cache.folder / f"tokens-{key}.pieces"
+    folder = cache.folder / f"tokens-{key}{PIECES}"
     folder.mkdir(mode=0o700, exist_ok=True)
     missing = [piece for piece in pieces if encoder.kept(folder, _name(piece)) is None]
     with Progress(f"tokens of {label}", len(pieces), len(pieces) - len(missing)) as progress:

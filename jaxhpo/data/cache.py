@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -18,7 +19,7 @@ import numpy as np
 from jaxhpo.errors import UsageError
 
 VERSION = 2
-UNFINISHED = ".new-"
+UNFINISHED, PIECES = ".new-", ".pieces"
 log = logging.getLogger("jaxhpo.data")
 
 
@@ -177,11 +178,13 @@ class _Replaced:
 
 
 def _sweep(folder: Path) -> None:
-    """Removes what processes that were killed while writing left behind, a day ago or more."""
-    for left in folder.glob(f"{UNFINISHED}*"):
-        with contextlib.suppress(OSError):
-            if left.stat().st_mtime < time.time() - 86400:
-                left.unlink()
+    """Removes what processes that were killed while writing left behind, a day ago or more, and the
+    pieces of streams that nobody went on with for a month."""
+    for pattern, days in ((f"{UNFINISHED}*", 1), (f"*{PIECES}", 30)):
+        for left in folder.glob(pattern):
+            with contextlib.suppress(OSError):
+                if left.stat().st_mtime < time.time() - days * 86400:
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def _sum(file: io.BufferedReader) -> str:

@@ -57,12 +57,7 @@ class DataConfig:
             raise UsageError(f"data.vocab_size={self.vocab_size}; allowed: 257 or more")
         if self.workers is not None and self.workers < 1:
             raise UsageError(f"data.workers={self.workers}; allowed: 1 or more")
-        mixture = self.mixture
-        if self.stream and not any(name.startswith("tfds:") for name, _ in mixture):
-            raise UsageError(
-                f"data.stream with data.source={self.source}; allowed: with a prepared data set, "
-                "tfds:NAME"
-            )
+        _ = self.mixture  # refused here where it is none
         if PurePath(self.glob).is_absolute() or ".." in PurePath(self.glob).parts:
             raise UsageError(f"data.glob={self.glob}; allowed: a pattern inside the folder")
 

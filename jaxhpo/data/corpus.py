@@ -97,8 +97,13 @@ def open_corpus(
     `tokenizer` is one that a model was made with (default: the config's). Raises
     UsageError for a source or tokenizer that can't be used, and for a part that is too short.
     """
-    cache = Cache.open(config.cache)
     names, weights = zip(*config.mixture, strict=True)
+    if config.stream and not any(name.startswith(PREFIX) for name in names):
+        raise UsageError(
+            f"data.stream with data.source={config.source}; allowed: with a prepared data set, "
+            "tfds:NAME"
+        )
+    cache = Cache.open(config.cache)
     found = [sides(name, config, cache) for name in names]
     counts = counts_of(weights)
     mixed = len(found) > 1

@@ -27,8 +27,9 @@ def parts(source: str, config: DataConfig) -> tuple[Records, Records]:
     """The training and the held-out records of `tfds:NAME` or `tfds:NAME@SPLIT`.
 
     A validation split is held out where the data set has one (the table says which, or another);
-    else the last `data.held_out` of the records that are asked for: nothing is in both. Raises
-    UsageError for what is not prepared, and for splits and columns that are not there.
+    else the last `data.held_out` of the records that are asked for: no record is in both (a text
+    that a data set has twice may be). Raises UsageError for what is not prepared, and for splits
+    and columns that are not there.
     """
     name, at, spec = source.partition("@")
     found = find(name, config.tfds_dir)

@@ -125,6 +125,6 @@ def test_streaming_what_is_no_data_set_is_refused(prepared_sets: Path) -> None:
     with pytest.raises(
         UsageError, match=r"data\.stream with data\.source=stdlib; allowed: .*tfds:"
     ):
-        DataConfig(stream=True)
+        open_corpus(DataConfig(stream=True), 20, seed=0)
     with pytest.raises(UsageError, match=r"data\.batch_size=200 is more than .*allowed: up to 96"):
         open_corpus(config(prepared_sets, stream=True, batch_size=200), 20, seed=0)
