@@ -34,7 +34,7 @@ def resume(run: Path | str, distributed: DistributedConfig | None = None) -> "Ou
     """
     from jaxhpo.study import resume as carry_on
 
-    return reported(carry_on(Path(run), distributed))
+    return reported(carry_on(Path(run), distributed=distributed))
 
 
 def main(argv: Sequence[str]) -> int:

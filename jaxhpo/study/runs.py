@@ -62,24 +62,23 @@ def execute(config: Run) -> Outcome:
         return carry_out(setup, run, hosts=hosts)
 
 
-def resume(path: Path, distributed: DistributedConfig | None = None) -> Outcome:
+def resume(
+    path: Path, config: Run | None = None, distributed: DistributedConfig | None = None
+) -> Outcome:
     """Carries on the run in `path` from its newest checkpoint that verifies; a finished run is
-    returned as it is.
+    returned as it is. `config` is what it is asked to be now, None: what it was.
 
-    Raises UsageError where `path` is no run directory or is in use; else as `execute`.
+    Raises UsageError where `path` is no run directory or is in use, or where `config` differs from
+    the run's own in what is computed, naming the fields; else as `execute`.
     """
-    config = started(history(RunDirectory.open(path).path))
-    distributed = DistributedConfig() if distributed is None else distributed
-    with joined(distributed, config.execution, config.members) as hosts:
-        return carry_on(path, None, hosts)
+    now = started(history(RunDirectory.open(path).path)) if config is None else config
+    distributed = now.distributed if distributed is None else distributed
+    with joined(distributed, now.execution, now.members) as hosts:
+        return carry_on(path, config, hosts)
 
 
 def carry_on(path: Path, config: Run | None, hosts: Hosts) -> Outcome:
-    """Resumes a run; `config` is what it is asked to be now, None: what it was.
-
-    Raises UsageError where `config` differs from the run's own in what is computed, naming the
-    fields.
-    """
+    """`resume`, by processes that have joined."""
     run = hosts.together(lambda: opened(path, hosts), "that the run directory is there")
     with locked(run, hosts):
         past = hosts.together(lambda: history(run.path), "that the log is read")
