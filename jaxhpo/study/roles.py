@@ -30,15 +30,17 @@ def settled(config: R, hosts: Hosts) -> R:
 
     Raises UsageError where processes were given other options, or have other versions.
     """
+    plain = replace(config, distributed=DistributedConfig())
+    if not hosts.several:
+        return plain
     asked = {
-        name: value
+        name: str(value)
         for name, value in flatten(config).items()
         if class_of(name) == "semantic" or name.startswith("execution.")
     }
-    asked = {name: str(value) for name, value in asked.items()}
     versions = {name: version(name) for name in LIBRARIES}
     hosts.same("the config", {"command": config.command, **asked, **versions})
-    return replace(config, distributed=DistributedConfig())
+    return plain
 
 
 def check_same(setup: Setup, hosts: Hosts) -> None:
