@@ -79,6 +79,7 @@ class Session:
         flags = f"--xla_force_host_platform_device_count={DEVICES // self.count}"
         self.environment = {"XLA_FLAGS": flags}
         self.numbers: list[int] = []
+        self.slurm = False
         self.strange: subprocess.Popen | None = None
 
     def forked(self) -> "Session":
@@ -86,10 +87,31 @@ class Session:
             self.numbers.append(self.fork(rank))
         return self
 
+    def under_slurm(self) -> "Session":
+        """Forked, and told by the launcher's variables alone how they meet."""
+        for mine in self.arguments:
+            for each in mine:
+                self.port = each.pop("coordinator_address").rpartition(":")[2]
+                del each["num_processes"], each["process_id"]
+        self.slurm = True
+        return self.forked()
+
+    def variables(self, rank: int) -> dict[str, str]:
+        if not self.slurm:
+            return {}
+        return {
+            "SLURM_JOB_ID": "1",
+            "SLURM_STEP_NODELIST": "localhost",
+            "SLURM_NTASKS": str(self.count),
+            "SLURM_PROCID": str(rank),
+            "SLURM_LOCALID": str(rank),
+            "JAX_COORDINATOR_PORT": self.port,
+        }
+
     def fork(self, rank: int) -> int:
         return self.server.ask(
             {
-                "environment": self.environment,
+                "environment": self.environment | self.variables(rank),
                 "output": str(self.outputs[rank]),
                 "acts": self.arguments[rank],
             }
@@ -215,7 +237,8 @@ def test_what_two_have_saved_goes_on_in_one_and_back_in_four(
     function(fewer, devices=2)  # other places for the same trials
     assert outcome(fewer)[0] == outcome(alone)[0]
     stop_at(monkeypatch, run, 3)
-    session = server.start("four", [[{"out": str(run)}]] * 4).forked()
+    acts = [[{"out": str(run)}] for _ in range(4)]
+    session = server.start("four", acts).under_slurm()
     assert session.statuses() == [0] * 4, session.said(0) + session.said(3)
     assert history(run).rewinds == 2
     assert equal(run, alone)
