@@ -15,6 +15,8 @@ from jaxhpo.data.corpus import open_corpus
 from jaxhpo.errors import UsageError
 from jaxhpo.population import hyperparams, memory
 from jaxhpo.population.engine import Engine
+from jaxhpo.population.mesh import axes_of
+from jaxhpo.population.sharding import check_mesh
 from jaxhpo.search.plan import Extent, Point, Scheduler
 from jaxhpo.study.compile_group import CompileGroup, Statics, label, layout_of, shape_of, statics_of
 from jaxhpo.study.sizes import Round, rehearse, worth_compiling
@@ -80,12 +82,11 @@ class Opening:
         for name in self.searched:
             if name not in known:
                 raise UsageError(f"space: {name} is no name where {label(statics)}")
-        execution = config.execution
-        if config.data.batch_size % (execution.accumulate * execution.data):
-            raise UsageError(
-                f"space: data.batch_size={config.data.batch_size} is not a multiple of "
-                f"execution.accumulate={execution.accumulate} times execution.data={execution.data}"
-            )
+        try:
+            accumulate = config.execution.accumulate
+            check_mesh(config.model, config.data.batch_size, accumulate, axes_of(self.mesh))
+        except UsageError as error:
+            raise UsageError(f"space: {error}" if statics else str(error)) from None
         return config
 
     def corpus_of(self, config: Run) -> Any:
@@ -148,7 +149,15 @@ class Opening:
         """Memory of one group's population on a device."""
         rows = engine.size // engine.shards
         extent, layout = self.extent, layout_of(streams)
-        return memory.memory_plan(config, rows, engine.chunk, extent.steps, extent.probe, layout)
+        return memory.memory_plan(
+            config,
+            rows,
+            engine.chunk,
+            extent.steps,
+            extent.probe,
+            layout,
+            axes=engine.placement.axes,
+        )
 
     def check_fits(self, config: Run, engine: Engine, need: memory.MemoryPlan) -> None:
         """Raises UsageError where a group does not fit beside those opened so far."""
@@ -160,8 +169,9 @@ class Opening:
 def make_engine(config: Run, mesh: Any, members: int, shared: Any = None) -> Engine:
     """An engine for a config's model, with the defaults for the kind of device."""
     execution = config.execution
-    rows = -(-members // mesh.shape["member"])
-    chunk = memory.default_chunk(config, rows) if execution.chunk is None else execution.chunk
+    rows, axes = -(-members // mesh.shape["member"]), axes_of(mesh)
+    chunk = execution.chunk
+    chunk = memory.default_chunk(config, rows, axes) if chunk is None else chunk
     return Engine(
         task_of(config),
         mesh,

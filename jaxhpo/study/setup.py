@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import os
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +18,9 @@ from jaxhpo.config.run import ForkRun, FunctionRun, PbtRun, Run, SearchRun, Trai
 from jaxhpo.data.corpus import open_corpus
 from jaxhpo.errors import UsageError
 from jaxhpo.population import memory
-from jaxhpo.population.mesh import make_mesh
+from jaxhpo.population.config import Axes
+from jaxhpo.population.mesh import axes_of, make_mesh
+from jaxhpo.population.sharding import check_mesh
 from jaxhpo.schedules import in_steps
 from jaxhpo.search.distributions import Choice, Integer
 from jaxhpo.search.fixed import Fixed
@@ -112,8 +114,8 @@ def prepare(config: Run, journal: LogJournal | None = None, origin: Origin | Non
     make = lambda journal: make_scheduler(config, space, journal, always, origin)
     scheduler = make(journal)
     extent, foreseen = scheduler.extent, scheduler.foreseen
-    check_devices(config)
-    mesh = make_mesh(devices(config, extent.held), config.execution.data)
+    mesh = make_mesh(axes_for(config, extent.held))
+    check_devices(config, axes_of(mesh))
     searched = tuple(dict.fromkeys([*space.names, *(foreseen[0] if foreseen else ())]))
     again = lambda: make(Memory())
     opening = Opening(
@@ -253,26 +255,36 @@ def anneal_start(config: Run) -> int | None:
     return int(start) if length > 0 and config.schedule.kind == "wsd" else None
 
 
-def check_devices(config: Run) -> None:
-    """Raises UsageError where the batch does not split over devices and micro-batches."""
-    execution = config.execution
-    if config.data.batch_size % (execution.accumulate * execution.data):
-        raise UsageError(
-            f"data.batch_size={config.data.batch_size} is not a multiple of execution.accumulate="
-            f"{execution.accumulate} times execution.data={execution.data}"
-        )
+def check_devices(config: Run, axes: Axes) -> None:
+    """Raises UsageError where the mesh does not split the model, or batch and micro-batches."""
+    check_mesh(config.model, config.data.batch_size, config.execution.accumulate, axes)
 
 
-def devices(config: Run | FunctionRun, members: int) -> int:
-    """Devices for so many members: those asked for, else as many as can be used; one on a CPU where
-    members share a base, which every device would hold a copy of."""
+def axes_for(config: Run | FunctionRun, members: int) -> Axes:
+    """The mesh for so many members: the one asked for, else as many shards of members as devices
+    can be used.
+
+    On a CPU, where devices are virtual, there is one shard where members share a base, which every
+    shard would hold a copy of. On accelerators the devices that are left share the batches, as far
+    as these split.
+    """
     execution = config.execution
-    if execution.devices is not None:
-        return execution.devices
-    if memory.adapter_of(config) is not None and jax.default_backend() == "cpu":
-        return execution.data
-    found = min(len(jax.devices()), members * execution.data)
-    return max(found // execution.data, 1) * execution.data
+    if execution.axes is not None:
+        return execution.axes
+    on_cpu = jax.default_backend() == "cpu"
+    if execution.devices is None and on_cpu and memory.adapter_of(config) is not None:
+        return Axes()
+    there = execution.devices or len(jax.devices())
+    if on_cpu or isinstance(config, FunctionRun):
+        return Axes(member=execution.devices or min(there, members))
+    member = largest_divisor(there, lambda n: n <= members)
+    batch = config.data.batch_size // execution.accumulate
+    return Axes(member=member, data=largest_divisor(there // member, lambda n: batch % n == 0))
+
+
+def largest_divisor(size: int, fits: Callable[[int], bool]) -> int:
+    """The largest divisor of a number that fits; 1 if none does."""
+    return max((n for n in range(1, size + 1) if size % n == 0 and fits(n)), default=1)
 
 
 def environment() -> dict[str, Any]:
