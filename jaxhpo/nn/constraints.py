@@ -1,7 +1,7 @@
 """Where values lie when several devices share a model: asked here by name, answered elsewhere."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextvars import ContextVar
 from typing import Any
 
@@ -21,8 +21,8 @@ def constrain(name: str, value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def constraining(answer: Constrain) -> Iterator[None]:
-    """Values that are named while this lasts, in this thread, get the layout that `answer` gives."""
+def constraining(answer: Constrain) -> Generator[None]:
+    """Values named while this lasts, in this thread, get the layout that `answer` gives."""
     token = _asked.set(answer)
     try:
         yield

@@ -67,7 +67,8 @@ class ExecutionConfig:
     """Where and in what groups the members run; None means the default for the backend."""
 
     devices: int | None = None
-    """devices to use (default: those of the mesh, else all; on a CPU one virtual device per core, no more than members)"""
+    """devices to use (default: those of the mesh, else all; on a CPU one virtual device per core,
+    no more than members)"""
     mesh: str | None = None
     """devices along each axis, such as member=4,data=2,fsdp=2,tensor=2: member shares out the
     members, data and fsdp a member's batch, fsdp also its parameters, tensor its heads and widths
@@ -79,6 +80,8 @@ class ExecutionConfig:
     many as pay; one on a CPU)"""
     unroll: bool | None = None
     """unroll the layer loop (default: on a CPU up to 12 layers; else scan, to compile quickly)"""
+    memory_gib: float | None = None
+    """memory of a device to plan for, in GiB (default: what the device tells)"""
     accumulate: int = 1
     """micro-batches whose gradients make one step"""
     compilation_cache: bool = True
@@ -89,6 +92,8 @@ class ExecutionConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"execution.{name}={value}; allowed: 1 or more")
+        if self.memory_gib is not None and not 0 < self.memory_gib < math.inf:
+            raise UsageError(f"execution.memory_gib={self.memory_gib}; allowed: above 0")
         if self.axes is not None and self.devices not in (None, self.axes.devices):
             raise UsageError(
                 f"execution.devices={self.devices} and execution.mesh={self.mesh}, which has "

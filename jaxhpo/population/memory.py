@@ -33,6 +33,9 @@ FROZEN_SHARE = 0.8
 """What a backward pass keeps of its activations where the weights have no gradient: measured."""
 
 
+ROWS_A_SHARD = 2
+"""Rows that an engine has on a shard at least: a lone member is padded."""
+
 ALONE = Axes()
 """A member to itself on each device."""
 
@@ -69,11 +72,13 @@ def memory_plan(
     probe: int,
     streams: int = 1,
     axes: Axes = ALONE,
+    limit: int | None = None,
 ) -> MemoryPlan:
     """The plan for `rows` members on a device, `chunk` at once, in segments of `segment` steps.
 
     `config` has the sections of a run; lengths are steps; `axes` say how each member is shared.
-    A single stream of batches is staged one segment ahead; of several, those in use.
+    A single stream of batches is staged one segment ahead; of several, those in use. `limit` is
+    what a device has (default: `device_limit`).
     """
     batch = config.data.batch_size // axes.batch
     micro = batch // config.execution.accumulate
@@ -85,7 +90,7 @@ def memory_plan(
         state=rows * _stored(config, axes),
         working=chunk * working_bytes(config, micro, axes),
         data=staged + metrics,
-        limit=device_limit(),
+        limit=device_limit(config) if limit is None else limit,
         shared=shared_bytes(config, axes),
     )
 
@@ -175,8 +180,11 @@ def unrolled(config: Any) -> bool:
     return _on_cpu() and config.model.num_layers <= LAYERS_UNROLLED
 
 
-def device_limit() -> int | None:
-    """Bytes that JAX may use on a device; virtual CPU devices share what the machine has free."""
+def device_limit(config: Any) -> int | None:
+    """Bytes that JAX may use on a device: those that the config states, else what it tells; virtual
+    CPU devices share what the machine has free."""
+    if config.execution.memory_gib is not None:
+        return int(config.execution.memory_gib * 2**30)
     import jax
 
     stats = jax.local_devices()[0].memory_stats()
@@ -198,7 +206,7 @@ def available_memory() -> int:
 def default_chunk(config: Any, rows: int, axes: Axes = ALONE) -> int:
     """As few and equal chunks as fit; but 1 on a CPU, which is exact and fastest there, unless
     members share a base: all products with it are one then, which is faster on a CPU too."""
-    limit = device_limit()
+    limit = device_limit(config)
     if limit is None or (_on_cpu() and adapter_of(config) is None):
         return 1
     free = USABLE * limit - rows * _stored(config, axes) - shared_bytes(config, axes)
@@ -232,10 +240,26 @@ def check_fits(
             f"{need}; {most} members a device would fit: fewer members {fewer}, or more devices"
         )
     remat = "" if config.model.remat else " or --model.remat True"
+    fsdp = smallest_fsdp(config, plan.limit - plan.data)
+    split = f"--mesh fsdp={fsdp} would fit one, and " if fsdp is not None and fsdp > 1 else ""
     raise UsageError(
-        f"{need}; not even one member fits: --execution.accumulate "
+        f"{need}; not even one member fits: {split}--execution.accumulate "
         f"{2 * config.execution.accumulate}{remat} needs less"
     )
+
+
+def smallest_fsdp(config: Any, limit: int, most: int = 1024) -> int | None:
+    """The fewest devices that hold one member, its parameters and batch split over them, in `limit`
+    bytes each; None where `most` of them can't."""
+    sequences = config.data.batch_size // config.execution.accumulate
+    for fsdp in range(1, min(sequences, most) + 1):
+        if sequences % fsdp:
+            continue
+        axes = Axes(fsdp=fsdp)
+        state = shared_bytes(config, axes) + ROWS_A_SHARD * _stored(config, axes)
+        if state + working_bytes(config, sequences // fsdp, axes) <= USABLE * limit:
+            return fsdp
+    return None
 
 
 def trained_tensors(config: Any) -> dict[str, tuple[int, ...]]:

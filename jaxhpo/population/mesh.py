@@ -39,7 +39,7 @@ def axes_of(mesh: Mesh) -> Axes:
 
 
 def by_member(mesh: Mesh) -> NamedSharding:
-    """Rows of a population, one group of rows to a shard; what is in a row is on all its devices."""
+    """Rows of a population, one group of rows to a shard, each row whole on its devices."""
     return NamedSharding(mesh, PartitionSpec(MEMBER))
 
 

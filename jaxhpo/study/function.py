@@ -26,11 +26,12 @@ from jaxhpo.search.config import PbtConfig, SearchConfig
 from jaxhpo.search.space import Space
 from jaxhpo.search.table import make
 from jaxhpo.study.compile_group import CompileGroup
+from jaxhpo.study.devices import axes_for
 from jaxhpo.study.groups import Groups
 from jaxhpo.study.journal import LogJournal
 from jaxhpo.study.outcome import Outcome, concluded
 from jaxhpo.study.runs import carry_out, check_fingerprints
-from jaxhpo.study.setup import Setup, axes_for
+from jaxhpo.study.setup import Setup
 
 
 def search_function(

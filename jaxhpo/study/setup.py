@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import os
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +18,6 @@ from jaxhpo.config.run import ForkRun, FunctionRun, PbtRun, Run, SearchRun, Trai
 from jaxhpo.data.corpus import open_corpus
 from jaxhpo.errors import UsageError
 from jaxhpo.population import memory
-from jaxhpo.population.config import Axes
 from jaxhpo.population.mesh import axes_of, make_mesh
 from jaxhpo.population.sharding import check_mesh
 from jaxhpo.schedules import in_steps
@@ -34,6 +33,7 @@ from jaxhpo.search.segments import cut
 from jaxhpo.search.space import Space
 from jaxhpo.search.together import Together, beside_fixed
 from jaxhpo.study.compile_group import Statics
+from jaxhpo.study.devices import axes_for
 from jaxhpo.study.forking import check_data, resolve
 from jaxhpo.study.groups import Groups
 from jaxhpo.study.implant import take_places
@@ -115,7 +115,8 @@ def prepare(config: Run, journal: LogJournal | None = None, origin: Origin | Non
     scheduler = make(journal)
     extent, foreseen = scheduler.extent, scheduler.foreseen
     mesh = make_mesh(axes_for(config, extent.held))
-    check_devices(config, axes_of(mesh))
+    execution = config.execution
+    check_mesh(config.model, config.data.batch_size, execution.accumulate, axes_of(mesh))
     searched = tuple(dict.fromkeys([*space.names, *(foreseen[0] if foreseen else ())]))
     again = lambda: make(Memory())
     opening = Opening(
@@ -253,38 +254,6 @@ def anneal_start(config: Run) -> int | None:
     """Step at which the final decay begins, where the schedule has a stage before it."""
     start, length = in_steps(config.schedule, config.tokens_per_step).decay(config.steps)
     return int(start) if length > 0 and config.schedule.kind == "wsd" else None
-
-
-def check_devices(config: Run, axes: Axes) -> None:
-    """Raises UsageError where the mesh does not split the model, or batch and micro-batches."""
-    check_mesh(config.model, config.data.batch_size, config.execution.accumulate, axes)
-
-
-def axes_for(config: Run | FunctionRun, members: int) -> Axes:
-    """The mesh for so many members: the one asked for, else as many shards of members as devices
-    can be used.
-
-    On a CPU, where devices are virtual, there is one shard where members share a base, which every
-    shard would hold a copy of. On accelerators the devices that are left share the batches, as far
-    as these split.
-    """
-    execution = config.execution
-    if execution.axes is not None:
-        return execution.axes
-    on_cpu = jax.default_backend() == "cpu"
-    if execution.devices is None and on_cpu and memory.adapter_of(config) is not None:
-        return Axes()
-    there = execution.devices or len(jax.devices())
-    if on_cpu or isinstance(config, FunctionRun):
-        return Axes(member=execution.devices or min(there, members))
-    member = largest_divisor(there, lambda n: n <= members)
-    batch = config.data.batch_size // execution.accumulate
-    return Axes(member=member, data=largest_divisor(there // member, lambda n: batch % n == 0))
-
-
-def largest_divisor(size: int, fits: Callable[[int], bool]) -> int:
-    """The largest divisor of a number that fits; 1 if none does."""
-    return max((n for n in range(1, size + 1) if size % n == 0 and fits(n)), default=1)
 
 
 def environment() -> dict[str, Any]:

@@ -33,7 +33,7 @@ class Remembers(types.ModuleType):
         self.asked.append(path)
         return types.SimpleNamespace(directory=path)
 
-    def plan(self, config: Run) -> str:
+    def plan(self, config: Run, chip: str | None = None, chips: int | None = None) -> str:
         self.asked.append(config)
         return f"{config.command}: one program, 12 MB"
 

@@ -128,9 +128,10 @@ def test_the_engine_sends_a_gradient_over_data_and_nothing_over_members(
     import jax
 
     from jaxhpo.population.collectives import traffic
+    from jaxhpo.population.config import Axes
     from tests.population.conftest import make_engine
 
-    engine = make_engine(task, devices=4, members=4, data=2)
+    engine = make_engine(task, axes=Axes(member=2, data=2))
     rows = newborn_rows()
     population = engine.abstract(engine.place(rows))
     staged = jax.tree.map(lambda x: engine.stage(x), batches)
