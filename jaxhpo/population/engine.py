@@ -145,7 +145,12 @@ class Engine:
     # compiling
 
     def _run(self, kind: str, *args: Any) -> Any:
-        return self.program(kind, *args)(*args, *self.shared)
+        found = self.program(kind, *args)(*args, *self.shared)
+        if self.placement.axes.inner > 1 and jax.default_backend() == "cpu":
+            # a CPU's threads are few: other work beside devices that wait for one another may take
+            # the one that is missing, and nobody goes on (jax-ml/jax issue 25861; seen once)
+            jax.block_until_ready(found)
+        return found
 
     def program(self, kind: str, *args: Any) -> Callable:
         """The compiled program for arguments of these shapes (arrays, or abstract ones)."""

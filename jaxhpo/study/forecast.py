@@ -10,10 +10,11 @@ from jaxhpo.population.cache import use_compilation_cache
 from jaxhpo.population.chips import chip_of
 from jaxhpo.population.config import prepare_backend
 from jaxhpo.population.memory import MemoryPlan, count_trained
-from jaxhpo.study.compile_group import CompileGroup, label, layout_of, program_names
+from jaxhpo.study.compile_group import CompileGroup, label, program_names
 from jaxhpo.study.meshes import MeshChoices, mesh_choices
 from jaxhpo.study.opening import total
 from jaxhpo.study.setup import Setup, combinations, prepare
+from jaxhpo.study.streams import layout_of
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Forecast:
     """member-steps of the same trials one by one, each to its end"""
     foreseen: bool = True
     mesh: str = ""
+    waves: int = 1
+    """of a population that does not fit at once"""
     meshes: MeshChoices | None = None
     """what other meshes would hold and take, where there are several devices"""
 
@@ -70,10 +73,12 @@ class Forecast:
         most = "" if self.foreseen else "at most "
         single = len(self.groups) == 1 and len(self.groups[0].places) == 1
         kinds = f": {', '.join(self.programs)}" if single else ""
+        waves = f", in {self.waves} waves" if self.waves > 1 else ""
+        at_once = f"{self.chunk} at a time{waves}"
         return [
             ("programs compiled", f"{most}{len(self.programs)}{kinds}"),
             ("members", f"{self.members} of {self.parameters:,} parameters"),
-            ("placed", f"{self.rows} rows on {self.shards} shard(s), {self.chunk} at a time"),
+            ("placed", f"{self.rows} rows on {self.shards} shard(s), {at_once}"),
             ("mesh", self.mesh),
             ("memory a device", _memory(self.memory)),
             ("member-steps", f"{self.member_steps:,} trained, {self.probe_steps:,} in probes"),
@@ -172,6 +177,7 @@ def forecast(setup: Setup, chip: str | None = None, chips: int | None = None) ->
         alone_steps=(trials or 0) * config.steps,
         foreseen=foreseen is not None or not setup.space.static,
         mesh=str(engine.placement.axes),
+        waves=max(getattr(group, "waves", 1) for group in groups.opened.values()),
         meshes=_meshes(setup, chip, chips or engine.placement.axes.devices),
     )
 

@@ -12,12 +12,13 @@ from jaxhpo.population import memory
 from jaxhpo.population.chips import CHIPS, Chip
 from jaxhpo.population.config import AXES, Axes
 from jaxhpo.population.sharding import FSDP, Spec, check_mesh, parts, spec_of
+from jaxhpo.population.work import flops_per_token
 
 UTILISATION = 0.5
 """Share of a chip's peak that a step's operations are taken to reach."""
 
-FROZEN_OPERATIONS = 2 / 3
-"""Of a step's operations, those that remain where the weights have no gradient."""
+REMAT = 4 / 3
+"""A step's operations where the forward pass is made twice, as a multiple of those counted."""
 
 ALL_REDUCES_A_LAYER = 4
 """Of activations over `tensor`: behind attention and the MLP, forward and backward. Source: Shoeybi
@@ -137,9 +138,7 @@ def _choice(
         limit=int(chip.memory if limit is None else limit * 2**30),
     )
     model = config.model
-    operations = config.tokens_per_step * nn.flops_per_token(model, model.context, model.remat)
-    if memory.adapter_of(config) is not None:
-        operations *= FROZEN_OPERATIONS
+    operations = config.tokens_per_step * flops_per_token(config) * (REMAT if model.remat else 1)
     peak = chip.peak(model.compute_dtype)
     return MeshChoice(
         mesh=str(axes),

@@ -19,7 +19,7 @@ from jaxhpo.schedules.config import ScheduleConfig
 from jaxhpo.search.config import PbtConfig
 from jaxhpo.study.forecast import plan
 from jaxhpo.study.meshes import factorisations, mesh_choices, sent_bytes
-from jaxhpo.study.runs import execute, resume
+from jaxhpo.study.runs import execute
 
 
 def asked(out: Path | None, mesh: str, **execution) -> PbtRun:
@@ -58,7 +58,7 @@ def test_a_search_on_one_mesh_resumed_on_another_plans_as_on_one_device_a_member
         stopping.setattr("jaxhpo.study.runs.StopSignals", StopsAfter)
         with pytest.raises(Interrupted):
             execute(asked(split, "member=2,fsdp=2,tensor=2"))
-    resume(split, asked(split, "data=2,fsdp=2,tensor=2"))
+    execute(replace(asked(split, "data=2,fsdp=2,tensor=2"), resume="auto"))
     found, expected = history(split), history(whole)
     rows = lambda past: [event["assignments"] for event in past.plans]
     assert rows(found) == rows(expected)
@@ -71,7 +71,7 @@ BIG = ModelConfig(num_layers=4, d_model=256, num_heads=4, context=64, vocab_size
 
 
 def test_a_member_that_no_device_can_hold_is_refused_with_the_mesh_that_can() -> None:
-    big = replace(asked(None, "member=1"), model=BIG)
+    big = replace(asked(None, "member=1"), model=BIG, pbt=PbtConfig(members=2, beside=False))
     whole = memory_plan(big, 2, 1, 4, 0, axes=Axes())
     halves = memory_plan(big, 2, 1, 4, 0, axes=Axes(fsdp=2))
     assert halves.total < 0.75 * whole.total
