@@ -20,6 +20,7 @@ from jaxhpo.population.sharding import check_mesh
 from jaxhpo.population.work import flops_per_token
 from jaxhpo.search.plan import Extent, Point, Scheduler
 from jaxhpo.study.compile_group import CompileGroup, Statics, label, shape_of, statics_of
+from jaxhpo.study.shards import batches_of
 from jaxhpo.study.sizes import Round, rehearse, worth_compiling
 from jaxhpo.study.streams import layout_of
 from jaxhpo.study.tuning import Tuning, task_of
@@ -66,7 +67,7 @@ class Opening:
         return make(
             engines=engines,
             lower=self.lower(statics),
-            batch_at=corpus.train.batch_at,
+            batch_at=batches_of(corpus.train, self.mesh),
             held_out=engines[0].stage(corpus.held_out, axis=1),
             segment=self.extent.steps,
             probe=self.extent.probe,
