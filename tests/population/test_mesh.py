@@ -274,9 +274,10 @@ BERT = {
 
 def test_a_side_that_an_axis_does_not_divide_stays_whole():
     axes = Axes(fsdp=2, tensor=2)
-    assert spec_of("embed/embedding", (257, 16), axes) == (None, None)
-    assert spec_of("embed/embedding", (258, 16), axes) == ("tensor", None)
+    assert spec_of("embed/embedding", (257, 16), axes) == (None, "fsdp")
+    assert spec_of("embed/embedding", (258, 16), axes) == ("tensor", "fsdp")
     assert spec_of("embed/embedding", (260, 16), axes) == (("tensor", "fsdp"), None)
+    assert spec_of("embed/embedding", (257, 17), axes) == (None, None)
     shapes = {"blocks/mlp/up/kernel": (2, 17, 64), "final_norm/scale": (17,)}
     assert held_shapes(shapes, axes) == {
         "blocks/mlp/up/kernel": (2, 17, 32),

@@ -118,6 +118,9 @@ def test_bytes_sent_and_seconds_are_the_closed_forms() -> None:
         "fsdp": 0.0,
         "tensor": 0.0,
     }
+    norms = (2 * BIG.num_layers + 1) * BIG.d_model
+    fsdp = sent_bytes(config, Axes(fsdp=2))["fsdp"]
+    assert fsdp == 3 * 1 / 2 * 4 * (parameters - norms) + 2 * 1 / 2 * 4 * norms
     tensor = sent_bytes(config, Axes(tensor=2))["tensor"]
     assert tensor == (4 * 4 + 2) * 2 * 1 / 2 * 4 * (4 * 64) * 256
     (first,) = [
