@@ -49,8 +49,8 @@ RULES: tuple[tuple[str, Spec], ...] = (
 """Whole path of an array of model, adapter, base or head -> the split of its last dimensions.
 
 A dimension that an axis does not divide stays whole; an axis that is named twice splits the first
-dimension that it divides: the table of tokens by rows, or by columns where the vocabulary is odd. In
-either case it is gathered before the lookup: XLA's partitioner was seen to abort on columns.
+dimension that it divides: the table of tokens by rows, or by columns where the vocabulary is odd.
+It is gathered before the lookup: XLA's partitioner was seen to abort on columns.
 """
 
 
