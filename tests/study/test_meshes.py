@@ -58,7 +58,7 @@ def test_a_search_on_one_mesh_resumed_on_another_plans_as_on_one_device_a_member
         stopping.setattr("jaxhpo.study.runs.StopSignals", StopsAfter)
         with pytest.raises(Interrupted):
             execute(asked(split, "member=2,fsdp=2,tensor=2"))
-    execute(replace(asked(split, "data=2,fsdp=2,tensor=2"), resume="auto"))
+    execute(replace(asked(split, "member=4,tensor=2"), resume="auto"))
     found, expected = history(split), history(whole)
     rows = lambda past: [event["assignments"] for event in past.plans]
     assert rows(found) == rows(expected)
