@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxhpo.cli.options import parse
+from jaxhpo.cli.plan import taken
 from jaxhpo.cli.positional import existing
 from jaxhpo.config.kinds import KINDS
 from jaxhpo.config.run import ForkRun, PbtRun, Run
@@ -45,7 +46,8 @@ def main(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if argv else 2
-    words, steps = _steps(argv[1:])
+    words = list(argv[1:])
+    steps = _steps(taken(words, "--trace-steps") or "5")
     plain = [word for word in words if word != "--json"]
     if argv[0] == ForkRun.command:
         from jaxhpo.cli.fork import asked
@@ -61,17 +63,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _steps(words: Sequence[str]) -> tuple[list[str], int]:
-    """The words without `--trace-steps N`, and N."""
-    rest, found = [], "5"
-    given = iter(words)
-    for word in given:
-        if word.replace("_", "-") == "--trace-steps":
-            found = next(given, "")
-        elif word.replace("_", "-").startswith("--trace-steps="):
-            found = word.partition("=")[2]
-        else:
-            rest.append(word)
-    if not found.isdecimal() or not 1 <= int(found) <= 10_000:
-        raise UsageError(f"--trace-steps {found}; allowed: 1 to 10000")
-    return rest, int(found)
+def _steps(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 10_000:
+        raise UsageError(f"--trace-steps {text}; allowed: 1 to 10000")
+    return int(text)
