@@ -36,8 +36,8 @@ def counted(fresh: bool = False) -> Iterator[list[str]]:
 
 LOWERED: dict[Any, jax.stages.Lowered] = {}
 
-OWN = ("members", "built", "_programs", "run_seed", "shared", "_kinds")
-"""What differs between engines without a trace in their programs (`shared` is an argument)."""
+OWN = ("members", "built", "_programs", "run_seed", "shared", "placement", "_kinds")
+"""What engines of one program differ in; `shared` is an argument, the placement is the mesh's."""
 
 
 def once(lower: Callable) -> Callable:
