@@ -13,6 +13,7 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 os.environ.setdefault("PJRT_NPROC", "2")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # small matrices: threads only wait, busily
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 _cache = Path(os.environ.get("XDG_CACHE_HOME", tempfile.gettempdir())) / "jaxhpo-test-compilation"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache))
