@@ -30,6 +30,10 @@ COMMANDS = {
     "resume": ("jaxhpo.cli.resume", "carry on a run that was stopped or killed"),
     "plan": ("jaxhpo.cli.plan", "print what a run will compile and how much memory it takes"),
     "sample": ("jaxhpo.cli.sample", "write text with the model of a run, or explain one token"),
+    "translate": (
+        "jaxhpo.cli.translate",
+        "translate with the model of a run, and score it by BLEU",
+    ),
     "size": (
         "jaxhpo.cli.size",
         "print parameters, operations and memory of a model, and its chips",

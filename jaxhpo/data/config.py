@@ -13,6 +13,9 @@ class DataConfig:
     source: str = "stdlib"
     """stdlib (Python's own source code), synthetic (a toy language), a text file, a folder, or a
     prepared data set such as tfds:lm1b"""
+    languages: str | None = None
+    """learn to translate: languages from and to, such as de-en, of a source with pairs of
+    sentences: train.de and train.en in a folder, columns of a table or of a data set"""
     tokenizer: str = "bytes"
     """bytes, bpe (trained on the training part), or the path of a tokenizer.json"""
     vocab_size: int | None = None
@@ -46,8 +49,20 @@ class DataConfig:
             raise UsageError(f"data.held_out={self.held_out}; allowed: above 0 and below 1")
         if self.vocab_size is not None and self.vocab_size < 1:
             raise UsageError(f"data.vocab_size={self.vocab_size}; allowed: 257 or more")
+        if self.languages is not None:
+            first, _, second = self.languages.partition("-")
+            if not (first.isidentifier() and second.isidentifier() and first != second):
+                raise UsageError(
+                    f"data.languages={self.languages}; allowed: two languages, such as de-en"
+                )
         if PurePath(self.glob).is_absolute() or ".." in PurePath(self.glob).parts:
             raise UsageError(f"data.glob={self.glob}; allowed: a pattern inside the folder")
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """The languages translated from and to, where they are given."""
+        first, _, second = (self.languages or "").partition("-")
+        return first, second
 
 
 @dataclass(frozen=True)

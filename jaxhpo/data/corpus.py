@@ -23,13 +23,14 @@ SETTLED_NS = 2 * 10**9
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """Text as tokens. `held_out` is `{"tokens": i32[E, B, T + 1]}`; `train.batch_at` has the rest.
+    """Text as tokens. `held_out` is `{"tokens": i32[E, B, T + 1]}`; `train` (`Batches`) has the
+    rest.
 
     `bytes_per_token` is that of the held-out part, a separator counting as one byte; `fingerprints`
     are sha256 of the texts (and names) of both parts, and of the tokenizer.
     """
 
-    train: Batches
+    train: Any
     held_out: dict[str, np.ndarray]
     tokenizer: Tokenizer
     fingerprints: Mapping[str, str]
@@ -68,6 +69,14 @@ class Corpus:
         """Loss, in nats per token on `held_out`, of a bigram model of the whole training part."""
         return fit(self.train.stream, self.vocab_size).held_out_loss(self.held_out)
 
+    def prompt(self, context: int) -> np.ndarray:
+        """Held-out tokens i32[N] that a sample continues."""
+        return self.held_out["tokens"][0, 0, : max(context // 2, 1)]
+
+    def ended(self, tokens: np.ndarray) -> np.ndarray:
+        """What of the tokens written after a prompt is shown: all."""
+        return tokens
+
 
 def open_corpus(
     config: DataConfig,
@@ -82,6 +91,10 @@ def open_corpus(
     `tokenizer` is one that a model was made with (default: the config's). Raises
     UsageError for a source or tokenizer that can't be used, and for a part that is too short.
     """
+    if config.languages is not None:
+        from jaxhpo.data.translation import open_translation
+
+        return open_translation(config, context, seed, rows, tokenizer)
     cache = Cache.open(config.cache)
     documents = read_documents(config)
     parts = functools.cache(lambda: split(documents, config.held_out))
@@ -110,6 +123,16 @@ def open_corpus(
         train_tokens=len(train_stream),
         held_out_tokens=len(held_out_stream),
     )
+
+
+def training_texts(config: DataConfig) -> Part:
+    """The documents that a tokenizer of a config's is trained on."""
+    if config.languages is None:
+        return split(read_documents(config), config.held_out)[0]
+    from jaxhpo.data.pairs import training_and_held_out
+    from jaxhpo.data.translation import texts
+
+    return texts(training_and_held_out(config)[0])
 
 
 def _describe(

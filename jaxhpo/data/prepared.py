@@ -7,7 +7,7 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,19 @@ class Prepared:
     def splits(self) -> tuple[str, ...]:
         return tuple(self._builder().info.splits)
 
+    def columns(self) -> tuple[str, ...]:
+        return tuple(self._builder().info.features)
+
     def table(self, split: str) -> Table:
         """A split as rows, labels by their names. Raises UsageError naming the splits there are."""
+        where = f"{self.name} {split} row"
+        rows = tuple(Row(row, f"{where} {at}") for at, row in enumerate(self.rows(split)))
+        if not rows:
+            raise UsageError(f"data set {self.name}: the split {split} has no examples")
+        return Table(f"{self.name} {split}", self.columns(), rows)
+
+    def rows(self, split: str) -> Iterator[dict[str, Any]]:
+        """The same rows by column, one at a time."""
         builder = self._builder()
         if split not in builder.info.splits:
             raise UsageError(
@@ -51,14 +62,8 @@ class Prepared:
             )
         features = builder.info.features
         classes = {n: f.names for n, f in features.items() if getattr(f, "names", None)}
-        where = f"{self.name} {split} row"
-        rows = tuple(
-            Row({n: _plain(v, classes.get(n)) for n, v in row.items()}, f"{where} {at}")
-            for at, row in enumerate(builder.as_data_source(split=split))
-        )
-        if not rows:
-            raise UsageError(f"data set {self.name}: the split {split} has no examples")
-        return Table(f"{self.name} {split}", tuple(features), rows)
+        for row in builder.as_data_source(split=split):
+            yield {n: _plain(v, classes.get(n)) for n, v in row.items()}
 
     def _builder(self) -> Any:
         import tensorflow_datasets as tfds
