@@ -55,12 +55,12 @@ def one_seed(config: jaxhpo.PbtRun, work: Path, most: int | None) -> dict[str, A
     from jaxhpo.record.history import history
 
     populations, searches = work / f"pbt-{config.seed}", work / f"random-{config.seed}"
-    jaxhpo.pbt(replace(config, out=str(populations)))
+    jaxhpo.pbt(replace(config, out=str(populations), resume="auto"))
     past = history(populations)
     cost = past.finish["member_steps"] + past.finish["probe_steps"]
     fixed = config.pbt.members * config.steps
     trials = round((cost - fixed) / config.steps)
-    jaxhpo.run_search(replace(searched(config, trials), out=str(searches)))
+    jaxhpo.run_search(replace(searched(config, trials), out=str(searches), resume="auto"))
     other = history(searches)
     arms = {
         "pbt": arm(populations, past, "pbt", most),
@@ -222,6 +222,7 @@ def draw(found: dict, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", help="folder of Multi30k")
+    parser.add_argument("--work", help="folder for the runs: what is there is carried on")
     parser.add_argument("--tiny", action="store_true", help="short runs, two seeds, nothing kept")
     parser.add_argument("--draw", action="store_true", help="only draw what results.json holds")
     args = parser.parse_args()
@@ -232,7 +233,7 @@ def main() -> None:
         raise SystemExit("give --data FOLDER")
     else:
         with tempfile.TemporaryDirectory() as place:
-            found = measure(args.data, args.tiny, Path(place))
+            found = measure(args.data, args.tiny, Path(args.work or place))
     if not args.tiny:
         results.write_text(json.dumps(found) + "\n")
         draw(found, HERE / "figure.png")
