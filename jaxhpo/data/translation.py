@@ -43,8 +43,7 @@ class Translation(Corpus):
         parts = [rows[at : at + TOGETHER] for at in range(0, len(rows), TOGETHER)]
         targets = np.concatenate([_targets(part, separator) for part in parts])
         losses = fit(targets, self.vocab_size).losses(self.held_out["tokens"])
-        masks = self.held_out["mask"].astype(np.float64)
-        return float(((losses * masks).sum((1, 2)) / masks.sum((1, 2))).mean())
+        return float(losses[self.held_out["mask"] > 0].mean())
 
     def prompt(self, context: int) -> np.ndarray:
         """The first held-out source with its separator, or the end of it."""
