@@ -28,6 +28,7 @@ HERE = Path(__file__).parent
 SEEDS = (0, 1, 2)
 PART = "test_2016_flickr"
 ARMS = {"pbt": "PBT", "fixed": "fixed", "random": "random search"}
+COLUMNS = (("held_out", 4), ("median_held_out", 4), ("greedy", 2), ("beam", 2))
 QUIET = jaxhpo.TrackerConfig(console="off")
 SELDOM = jaxhpo.CheckpointConfig(every_seconds=1e6)
 
@@ -144,24 +145,25 @@ def values(found: dict, name: str, what: str) -> list[float]:
 def table(found: dict) -> str:
     rows = found["seeds"]
     lines = [
-        "| | member-steps | held-out loss | BLEU, greedy | BLEU, 4 beams | beams, each seed |",
-        "|---|---|---|---|---|---|",
+        "| | member-steps | best loss | median loss | BLEU, greedy | 4 beams | each seed |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, title in ARMS.items():
         mean = lambda what, name=name: statistics.mean(values(found, name, what))
         each = ", ".join(f"{value:.2f}" for value in values(found, name, "beam"))
         lines.append(
             f"| {title} | {mean('member_steps'):,.0f} | {mean('held_out'):.4f} | "
+            f"{mean('median_held_out'):.4f} | "
             f"{mean('greedy'):.2f} | {mean('beam'):.2f} | {each} |"
         )
     lines += [
         "",
-        "| PBT minus | held-out loss | BLEU, greedy | BLEU, 4 beams |",
+        "| PBT minus | best loss | median loss | BLEU, greedy | 4 beams |",
         "|---|---|---|---|",
     ]
     for name in ("fixed", "random"):
         cells = []
-        for what, digits in (("held_out", 4), ("greedy", 2), ("beam", 2)):
+        for what, digits in COLUMNS:
             gap, half = paired(values(found, "pbt", what), values(found, name, what))
             verdict = "" if abs(gap) > half else ", not resolved"
             cells.append(f"{gap:+.{digits}f} ± {half:.{digits}f}{verdict}")
@@ -176,7 +178,7 @@ def draw(found: dict, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
+    figure, axes = plt.subplots(1, 4, figsize=(15, 3.8), layout="constrained")
     colours = dict(zip(ARMS, ("C0", "0.45", "C1"), strict=True))
     for name, title in ARMS.items():
         for row in found["seeds"]:
@@ -186,7 +188,7 @@ def draw(found: dict, path: Path) -> None:
     bigram = statistics.mean(row["bigram"] for row in found["seeds"])
     axes[0].axhline(bigram, color="0.6", ls=":", lw=1)
     axes[0].text(found["steps"], bigram, "bigram of the targets ", va="bottom", ha="right", size=8)
-    axes[0].set(xlabel="steps", ylabel="lowest held-out loss, nats per target token")
+    axes[0].set(xlabel="steps", ylabel="lowest held-out loss, nats/token")
     axes[0].legend(frameon=False)
     for at, name in enumerate(ARMS):
         bleu = values(found, name, "beam")
@@ -196,26 +198,21 @@ def draw(found: dict, path: Path) -> None:
         bleu = [row["arms"][name]["beam"] for name in ARMS]
         axes[1].plot(range(len(ARMS)), bleu, color="0.85", lw=0.8, zorder=0)
     axes[1].set(ylabel=f"BLEU on {PART}, 4 beams", xlim=(-0.5, 2.5))
-    axes[1].set_xticks(range(len(ARMS)), list(ARMS.values()))
-    styles = {"dropout.residual": "-", "dropout.attention": "--", "dropout.mlp": ":"}
-    rates = axes[2].twinx()
+    axes[1].set_xticks(range(len(ARMS)), ["PBT", "fixed", "random\nsearch"])
     for row in found["seeds"]:
-        steps = [step for step, _ in row["arms"]["pbt"]["line"]] + [found["steps"]]
-        points = [point for _, point in row["arms"]["pbt"]["line"]]
-        points.append(points[-1])
-        for name, style in styles.items():
-            axes[2].step(
-                steps, [p[name] for p in points], style, where="post", color=f"C{row['seed'] + 2}",
-                lw=1.2, label=name.removeprefix("dropout.") if row["seed"] == 0 else None,
-            )  # fmt: skip
-        peaks = [point["schedule.peak_lr"] for point in points]
-        rates.step(steps, peaks, where="post", color=f"C{row['seed'] + 2}", lw=2.5, alpha=0.35)
-    axes[2].set(xlabel="steps", ylabel="dropout of the best line (thin)", ylim=(0, None))
-    rates.set(ylabel="peak learning rate (broad)", yscale="log")
-    axes[2].legend(frameon=False, fontsize=8)
+        best = row["arms"]["pbt"]["line"]
+        steps = [*(step for step, _ in best), found["steps"]]
+        points = [*(point for _, point in best), best[-1][1]]
+        look = dict(where="post", color=f"C{row['seed'] + 2}", label=f"seed {row['seed']}")
+        axes[2].step(steps, [point["schedule.peak_lr"] for point in points], **look)
+        rates = [[value for name, value in point.items() if "dropout" in name] for point in points]
+        axes[3].step(steps, [statistics.mean(each) for each in rates], **look)
+    axes[2].set(xlabel="steps", ylabel="peak learning rate of PBT's best line", ylim=(0, None))
+    axes[3].set(xlabel="steps", ylabel="mean of its three dropouts", ylim=(0, None))
+    axes[2].legend(frameon=False)
     for axis in axes:
         axis.grid(color="0.93")
-        axis.spines[["top"]].set_visible(False)
+        axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
 
 

@@ -20,6 +20,7 @@ CLASSES: dict[str, Literal["semantic", "runtime"]] = {
     "optimizer": "semantic",
     "data": "semantic",
     "data.cache": "runtime",
+    "data.workers": "runtime",
     "execution": "runtime",
     "execution.accumulate": "semantic",
     "checkpoint": "runtime",

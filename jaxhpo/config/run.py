@@ -37,7 +37,7 @@ class Run:
     """What every run has; a command adds its own part."""
 
     command: ClassVar[str] = ""
-    short: ClassVar[Mapping[str, str]] = {}
+    short: ClassVar[Mapping[str, str]] = {"mesh": "execution.mesh"}
     """names that the command line takes for longer ones"""
 
     steps: int = STEPS
@@ -125,6 +125,7 @@ class SearchRun(Run):
 
     command: ClassVar[str] = "search"
     short: ClassVar[Mapping[str, str]] = {
+        **Run.short,
         "scheduler": "search.scheduler",
         "trials": "search.trials",
     }

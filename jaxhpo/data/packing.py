@@ -3,11 +3,11 @@
 import bisect
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from jaxhpo.data.batches import shuffled
+from jaxhpo.data.batches import Positions, shuffled
 from jaxhpo.errors import UsageError
 
 Arrays = dict[str, np.ndarray]
@@ -58,7 +58,7 @@ def unpacked(rows: np.ndarray, separator: int) -> Arrays:
 
 
 @dataclass(frozen=True, eq=False)
-class PackedBatches:
+class PackedBatches(Positions):
     """Training batches of packed rows u[R, T + 1], see `pack` and `unpacked`.
 
     An epoch is a permutation of all rows, and each epoch has its own; what pairs share a row stays.
@@ -80,22 +80,17 @@ class PackedBatches:
                 f"data.batch_size={self.batch_size} is more than the training part has rows of "
                 f"model.context={self.packed.shape[1] - 1} tokens; allowed: up to {self.windows}"
             )
+        self.check_rows()
 
     @property
     def windows(self) -> int:
         """Rows in one epoch."""
         return len(self.packed)
 
-    def for_rows(self, start: int, stop: int) -> "PackedBatches":
-        """The same batches, of which only some rows are read."""
-        return replace(self, rows=(start, stop))
+    def tokens_at(self, index: np.ndarray) -> np.ndarray:
+        order, _ = shuffled(index, self.windows, self.seed)
+        return self.packed[order]
 
     def batch_at(self, step: int, steps: int) -> Arrays:
         """Arrays [S, B, ...] of the `steps` steps from `step` on, this host's rows."""
-        if step < 0 or steps < 0:
-            raise ValueError(f"step={step} and steps={steps} must not be negative")
-        begin = max(step + self.shift, 0)
-        each = np.arange(begin, begin + steps, dtype=np.int64)[:, None]
-        span = np.arange(*(self.rows or (0, self.batch_size)), dtype=np.int64)
-        order, _ = shuffled(each * self.batch_size + span, self.windows, self.seed)
-        return unpacked(self.packed[order], self.separator)
+        return unpacked(super().batch_at(step, steps)["tokens"], self.separator)

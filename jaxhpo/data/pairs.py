@@ -24,12 +24,14 @@ Sentences = Iterator[tuple[str, str]]
 class Pairs:
     """One part of a parallel corpus; `read()` gives its pairs in order, from the start each time.
 
-    Reading raises UsageError naming file and line of what is wrong. `files` are what is read.
+    Reading raises UsageError naming file and line of what is wrong. What is read are `files`, or
+    what `known` describes: JSON values that are others where the pairs may be.
     """
 
     name: str
     files: tuple[Path, ...]
     read: Callable[[], Sentences]
+    known: tuple[object, ...] = ()
 
 
 def find_parts(config: DataConfig) -> dict[str, Pairs]:
@@ -70,7 +72,7 @@ def training_and_held_out(config: DataConfig) -> tuple[Pairs, Pairs]:
     side = lambda held: (
         lambda: (pair for pair in train.read() if (_rank(pair) < config.held_out) == held)
     )
-    named = lambda what, held: Pairs(f"{train.name} ({what})", train.files, side(held))
+    named = lambda what, held: Pairs(f"{train.name} ({what})", train.files, side(held), train.known)
     return named("training part", False), named("held-out part", True)
 
 
@@ -157,7 +159,7 @@ def _table(path: Path, name: str, languages: Languages) -> Pairs:
 def _splits(config: DataConfig) -> dict[str, Pairs]:
     """Of a data set, which nobody can mend, pairs with an empty side are left out."""
     found = prepared.find(config.source, config.tfds_dir)
-    files = tuple(sorted(path for path in found.folder.iterdir() if path.is_file()))
+    splits = found.info.splits
     _check_there(config.pair, found.columns(), f"data set {found.name}")
 
     def of(split: str) -> Callable[[], Sentences]:
@@ -169,7 +171,15 @@ def _splits(config: DataConfig) -> dict[str, Pairs]:
 
         return read
 
-    return {split: Pairs(f"{found.name} {split}", files, of(split)) for split in found.splits()}
+    known = lambda each: (
+        str(found.folder),
+        int(each.num_bytes),
+        list(map(int, each.shard_lengths)),
+    )
+    return {
+        split: Pairs(f"{found.name} {split}", (), of(split), known(each))
+        for split, each in splits.items()
+    }
 
 
 def _check_there(languages: Languages, columns: Iterable[str], where: str) -> None:

@@ -14,10 +14,11 @@ import numpy as np
 from jaxhpo.data.bigram import fit
 from jaxhpo.data.cache import Cache, key_of
 from jaxhpo.data.config import DataConfig
-from jaxhpo.data.corpus import SETTLED_NS, Corpus
-from jaxhpo.data.documents import Document, Part
+from jaxhpo.data.corpus import Corpus
+from jaxhpo.data.documents import Document
 from jaxhpo.data.packing import Arrays, PackedBatches, pack, unpacked
 from jaxhpo.data.pairs import Pairs, training_and_held_out
+from jaxhpo.data.sides import SETTLED_NS
 from jaxhpo.data.tokenizers import Tokenizer, open_tokenizer
 from jaxhpo.errors import UsageError
 
@@ -73,7 +74,9 @@ def open_translation(
     parts = training_and_held_out(config)
     about = [describe(each, config, cache) for each in parts]
     if tokenizer is None:
-        tokenizer = open_tokenizer(config, lambda: texts(parts[0]), about[0]["sha256"], cache)
+        tokenizer = open_tokenizer(
+            config, lambda: training_sentences(config), about[0]["sha256"], cache
+        )
     train, held_out = (
         _rows(*each, context, tokenizer, cache) for each in zip(parts, about, strict=True)
     )
@@ -94,15 +97,14 @@ def open_translation(
     )
 
 
-def texts(pairs: Pairs) -> Part:
-    """Both sides of a part as documents, for a tokenizer to be trained on."""
-    return tuple(
-        Document(
+def training_sentences(config: DataConfig) -> Iterator[Document]:
+    """What a tokenizer is trained on: both sides of the training part."""
+    pairs = training_and_held_out(config)[0]
+    for number, some in enumerate(_batched(pairs)):
+        yield Document(
             f"{pairs.name} pair {number * TOGETHER} and further on",
             content="\n".join(itertools.chain(*some)).encode(errors="surrogatepass"),
         )
-        for number, some in enumerate(_batched(pairs))
-    )
 
 
 def describe(pairs: Pairs, config: DataConfig, cache: Cache) -> dict[str, Any]:
@@ -125,8 +127,9 @@ def describe(pairs: Pairs, config: DataConfig, cache: Cache) -> dict[str, Any]:
         (str(path.absolute()), stat.st_size, stat.st_mtime_ns)
         for path, stat in zip(pairs.files, stats, strict=True)
     ]
-    settled = max(stat.st_mtime_ns for stat in stats) < time.time_ns() - SETTLED_NS
-    key = key_of("pairs", pairs.name, config.languages, config.held_out, listed)
+    newest = max((stat.st_mtime_ns for stat in stats), default=0)
+    settled = newest < time.time_ns() - SETTLED_NS
+    key = key_of("pairs", pairs.name, config.languages, config.held_out, pairs.known, listed)
     return json.loads(cache.text(key, read, keep=settled))
 
 
@@ -142,10 +145,10 @@ def encode(pairs: Pairs, tokenizer: Tokenizer) -> Iterator[np.ndarray]:
 def _rows(
     pairs: Pairs, about: dict[str, Any], context: int, tokenizer: Tokenizer, cache: Cache
 ) -> np.ndarray:
-    key = key_of("pairs", about["sha256"], tokenizer.fingerprint, context)
+    key = key_of("rows of pairs", about["sha256"], tokenizer.fingerprint, context)
     padding = 1 if tokenizer.separator == 0 else 0
-    build = lambda: pack(list(encode(pairs, tokenizer)), context + 1, padding)
-    rows = cache.tokens(key, build)
+    build = lambda: pack(list(encode(pairs, tokenizer)), context + 1, padding).ravel()
+    rows = cache.tokens(key, build).reshape(-1, context + 1)
     kept = int((rows == tokenizer.separator).sum()) // 2
     if not kept:
         raise UsageError(

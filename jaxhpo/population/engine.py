@@ -10,10 +10,12 @@ import jax
 import numpy as np
 from jax.sharding import PartitionSpec
 
+from jaxhpo.nn.constraints import constraining
 from jaxhpo.population import member as life
 from jaxhpo.population import mesh as meshes
 from jaxhpo.population import programs
 from jaxhpo.population.member import Member
+from jaxhpo.population.placing import Placement
 from jaxhpo.population.rows import Rows, padded
 from jaxhpo.population.task import Task
 
@@ -29,8 +31,9 @@ class Engine:
     multiple of shards x chunk, with two rows a shard at least: a loop of one is another program.
 
     `shared` is what all members have in common, such as a frozen base model: a pytree of arrays
-    that is on every device once, is an argument of every program, unbatched and never donated, and
-    that `task.over(shared)` sees inside.
+    that every shard of members has once, is an argument of every program, unbatched and never
+    donated, and that `task.over(shared)` sees inside. The devices that share a member hold its
+    arrays, and those, by the rules of `sharding`.
     """
 
     def __init__(
@@ -51,7 +54,10 @@ class Engine:
         self.built: list[tuple[str, float]] = []
         self._programs: dict[Any, Callable] = {}
         self.run_seed = jax.device_put(np.uint32(run_seed), meshes.everywhere(mesh))
-        self.shared = () if shared is None else (jax.device_put(shared, meshes.everywhere(mesh)),)
+        self.placement = Placement(mesh)
+        self.shared = ()
+        if shared is not None:
+            self.shared = (jax.device_put(shared, self.placement.shared(shared)),)
 
     # state
 
@@ -65,9 +71,12 @@ class Engine:
             row,
             *self.shared,
         )
-        place = meshes.by_member(self.mesh)
+        shape = lambda x: jax.ShapeDtypeStruct((self.size, *x.shape), x.dtype)
+        population = jax.tree.map(shape, one)
         return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct((self.size, *x.shape), x.dtype, sharding=place), one
+            lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+            population,
+            self.placement.population(population),
         )
 
     def empty(self, rows: Rows) -> Member:
@@ -136,7 +145,12 @@ class Engine:
     # compiling
 
     def _run(self, kind: str, *args: Any) -> Any:
-        return self.program(kind, *args)(*args, *self.shared)
+        found = self.program(kind, *args)(*args, *self.shared)
+        if self.placement.axes.inner > 1 and jax.default_backend() == "cpu":
+            # a CPU's threads are few: other work beside devices that wait for one another may take
+            # the one that is missing, and nobody goes on (jax-ml/jax issue 25861; seen once)
+            jax.block_until_ready(found)
+        return found
 
     def program(self, kind: str, *args: Any) -> Callable:
         """The compiled program for arguments of these shapes (arrays, or abstract ones)."""
@@ -163,7 +177,13 @@ class Engine:
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), args
         )
-        return jax.jit(mapped, donate_argnums=donate).lower(*abstract)
+        rows = meshes.by_member(self.mesh)
+        places: Any = rows
+        if kind in ("train", "assemble"):
+            population = self.placement.population(abstract[0])
+            places = (population, rows) if kind == "train" else population
+        with constraining(self.placement.constrain):
+            return jax.jit(mapped, donate_argnums=donate, out_shardings=places).lower(*abstract)
 
     @functools.cached_property
     def _kinds(self) -> dict[str, tuple[Callable, Any, Any, tuple[int, ...]]]:

@@ -17,7 +17,8 @@ from jaxhpo.population.cache import use_compilation_cache
 from jaxhpo.population.config import ExecutionConfig, prepare_backend
 from jaxhpo.population.engine import Engine
 from jaxhpo.population.function import FunctionTask, lower_named
-from jaxhpo.population.mesh import make_mesh
+from jaxhpo.population.mesh import axes_of, make_mesh
+from jaxhpo.population.sharding import check_function
 from jaxhpo.record.config import CheckpointConfig, TrackerConfig
 from jaxhpo.record.directory import CONFIG, RunDirectory
 from jaxhpo.record.history import History, history
@@ -25,11 +26,12 @@ from jaxhpo.search.config import PbtConfig, SearchConfig
 from jaxhpo.search.space import Space
 from jaxhpo.search.table import make
 from jaxhpo.study.compile_group import CompileGroup
+from jaxhpo.study.devices import axes_for
 from jaxhpo.study.groups import Groups
 from jaxhpo.study.journal import LogJournal
 from jaxhpo.study.outcome import Outcome, concluded
 from jaxhpo.study.runs import carry_out, check_fingerprints
-from jaxhpo.study.setup import Setup, devices
+from jaxhpo.study.setup import Setup
 
 
 def search_function(
@@ -119,7 +121,8 @@ def prepare(
         journal=journal,
     )
     extent, execution = scheduler.extent, config.execution
-    mesh = make_mesh(devices(config, extent.held), execution.data)
+    mesh = make_mesh(axes_for(config, extent.held))
+    check_function(axes_of(mesh))
     engine = Engine(
         task,
         mesh,

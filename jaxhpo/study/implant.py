@@ -14,7 +14,6 @@ from jaxhpo.record.manifest import read
 from jaxhpo.record.sharing import Shared, share
 from jaxhpo.record.shelf import Shelf
 from jaxhpo.study.clock import Clock
-from jaxhpo.study.compile_group import CompileGroup
 from jaxhpo.study.groups import Groups
 from jaxhpo.study.origin import Origin, Source, Taken
 from jaxhpo.study.places import Places
@@ -40,7 +39,7 @@ def take_places(groups: Groups, origin: Origin) -> None:
     """Seats the sources as trials 0 to m - 1 in front of the population, on the fork's clock."""
     group = groups.opened[()]
     group.lower = Clock(origin.schedule_shift)(group.lower)
-    free = engine_of(group, origin).size - len(origin.sources)
+    free = group.shape(len(origin.children)).size - len(origin.sources)
     steps = [source.step for source in origin.sources]
     group.places = Places((*range(len(steps)), *[None] * free), (*steps, *[0] * free))
 
@@ -48,8 +47,7 @@ def take_places(groups: Groups, origin: Origin) -> None:
 def implant(groups: Groups, origin: Origin, run: RunDirectory) -> None:
     """Puts the sources on the device, each read alone from its checkpoint."""
     group = groups.opened[()]
-    engine = engine_of(group, origin)
-    abstract = engine.abstract(group.rows_like())
+    abstract = group.abstract(len(origin.children))
     store = Store(run, root=run.parents)
     members = [member_of(source, reader(store, abstract)) for source in origin.sources]
     group.population = jax.tree.map(_stacked, abstract, *members)
@@ -79,10 +77,6 @@ def reader(store: Store, population: Member) -> Callable[[Taken], Member]:
     """Reads one member of a checkpoint alone; `population` is one of its kind."""
     one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), population)
     return lambda taken: store.restore_member(taken.index, taken.place, one, taken.population)
-
-
-def engine_of(group: CompileGroup, origin: Origin) -> Any:
-    return group.engine_for(len(origin.children))
 
 
 def _stacked(whole: jax.ShapeDtypeStruct, *members: np.ndarray) -> jax.Array:

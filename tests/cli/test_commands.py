@@ -33,7 +33,7 @@ class Remembers(types.ModuleType):
         self.asked.append(path)
         return types.SimpleNamespace(directory=path)
 
-    def plan(self, config: Run) -> str:
+    def plan(self, config: Run, chip: str | None = None, chips: int | None = None) -> str:
         self.asked.append(config)
         return f"{config.command}: one program, 12 MB"
 
@@ -87,7 +87,7 @@ def test_plans_and_reports_are_json_on_request(
     class Plan:
         programs: tuple[str, ...] = ("train",)
 
-    monkeypatch.setattr(study, "plan", lambda config: Plan())
+    monkeypatch.setattr(study, "plan", lambda *_: Plan())
     assert main(["plan", "train", "--json", "--steps", "70"]) == 0
     assert json.loads(capsys.readouterr().out) == {"programs": ["train"]}
     monkeypatch.setattr("jaxhpo.report.page.write_report", lambda run: Path("page.html"))
