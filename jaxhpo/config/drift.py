@@ -23,6 +23,7 @@ CLASSES: dict[str, Literal["semantic", "runtime"]] = {
     "data.workers": "runtime",
     "execution": "runtime",
     "execution.accumulate": "semantic",
+    "distributed": "runtime",
     "checkpoint": "runtime",
     "tracker": "runtime",
     "space": "semantic",

@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec
 from jaxhpo.nn.constraints import constraining
 from jaxhpo.population import member as life
 from jaxhpo.population import mesh as meshes
-from jaxhpo.population import programs
+from jaxhpo.population import programs, transfer
 from jaxhpo.population.member import Member
 from jaxhpo.population.placing import Placement
 from jaxhpo.population.rows import Rows, padded
@@ -53,11 +53,11 @@ class Engine:
         self.size = self.shards * (-(-rows // self.chunk) * self.chunk)
         self.built: list[tuple[str, float]] = []
         self._programs: dict[Any, Callable] = {}
-        self.run_seed = jax.device_put(np.uint32(run_seed), meshes.everywhere(mesh))
+        self.run_seed = transfer.put(np.uint32(run_seed), meshes.everywhere(mesh))
         self.placement = Placement(mesh)
         self.shared = ()
         if shared is not None:
-            self.shared = (jax.device_put(shared, self.placement.shared(shared)),)
+            self.shared = (transfer.put(shared, self.placement.shared(shared)),)
 
     # state
 
@@ -81,9 +81,7 @@ class Engine:
 
     def empty(self, rows: Rows) -> Member:
         """A population of zeros, to be filled by `assemble` with newborns."""
-        return jax.tree.map(
-            lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding), self.abstract(rows)
-        )
+        return transfer.zeros(self.abstract(rows))
 
     # the four programs
 
@@ -119,12 +117,7 @@ class Engine:
 
         By way of the host, so that nothing is compiled for what seldom happens.
         """
-
-        def put(leaf: jax.Array, new: np.ndarray) -> jax.Array:
-            whole = np.array(leaf)
-            whole[place] = new
-            return jax.device_put(whole, leaf.sharding)
-
+        put = lambda leaf, new: transfer.replace_row(leaf, place, new)
         changed = {
             name: jax.tree.map(put, getattr(population, name), part) for name, part in parts.items()
         }
@@ -136,11 +129,11 @@ class Engine:
         """Padded rows on their shards."""
         if isinstance(rows.seeds, jax.Array):
             return rows
-        return jax.device_put(padded(rows, self.size), meshes.by_member(self.mesh))
+        return transfer.put(padded(rows, self.size), meshes.by_member(self.mesh))
 
     def stage(self, batches: Any, axis: int = 2) -> Any:
         """Batches on the device, `axis` (the batch) split over the data axis of the mesh."""
-        return jax.device_put(batches, meshes.by_batch(self.mesh, axis))
+        return transfer.put(batches, meshes.by_batch(self.mesh, axis))
 
     # compiling
 

@@ -1,6 +1,8 @@
 """Devices as a mesh: members first, then what shares one member."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -29,8 +31,20 @@ def make_mesh(axes: Axes | int | None = None) -> Mesh:
     if axes.devices > len(found):
         takes = "" if asked.startswith("execution.devices") else f" takes {axes.devices} devices"
         raise UsageError(f"{asked}{takes}; allowed: 1 to {len(found)}, those that JAX sees")
-    grid = np.asarray(found[: axes.devices]).reshape(dataclasses.astuple(axes))
+    grid = np.asarray(evenly(found, axes.devices)).reshape(dataclasses.astuple(axes))
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def evenly(devices: Sequence[Any], count: int) -> list[Any]:
+    """So many devices in their order, as many of each process as of any other, or one more."""
+    if count == len(devices):
+        return list(devices)
+    numbers = sorted({device.process_index for device in devices})
+    taken: list[Any] = []
+    for rank, number in enumerate(numbers):
+        share = count // len(numbers) + (rank < count % len(numbers))
+        taken += [device for device in devices if device.process_index == number][:share]
+    return taken if len(taken) == count else list(devices[:count])
 
 
 def axes_of(mesh: Mesh) -> Axes:

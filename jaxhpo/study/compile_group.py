@@ -13,6 +13,7 @@ from jaxhpo.population.engine import Engine
 from jaxhpo.population.member import Member
 from jaxhpo.population.mesh import by_batch
 from jaxhpo.population.rows import PARTS, Rows, make_rows
+from jaxhpo.population.transfer import fetch_row
 from jaxhpo.search.plan import Plan, Point, Value
 from jaxhpo.study.placement import Shape
 from jaxhpo.study.places import Places
@@ -116,7 +117,7 @@ class CompileGroup:
         after = self.after(plan)
         engine = self.engine_for(len(after.trials))
         lengths = lengths_of(plan, self.places.starts(plan))
-        host_rows = self.places.rows(plan, after, list(lengths), self.lower)
+        host_rows = self._rows(plan, after)
         rows = engine.place(host_rows)
         self._assemble(engine, plan, after, host_rows, rows, older)
         batches = self.batches(lengths, self.segment)
@@ -126,6 +127,14 @@ class CompileGroup:
         raw, scores = self.measured(engine, self.population, host_rows, rows, probing)
         self.stage_ahead(plan)
         return Trained(metrics, raw, scores)
+
+    def host_rows(self, plan: Plan) -> Rows:
+        """The rows that `run` will place for a plan."""
+        return self._rows(plan, self.after(plan))
+
+    def _rows(self, plan: Plan, after: Places) -> Rows:
+        lengths = lengths_of(plan, self.places.starts(plan))
+        return self.places.rows(plan, after, list(lengths), self.lower)
 
     def rest(self, plan: Plan) -> None:
         """Lets go of trials that a plan without rows for this group no longer holds."""
@@ -214,7 +223,7 @@ class CompileGroup:
         if self.population is None:
             raise LookupError(f"trial {trial} is not held")
         place = self.places.trials.index(trial)
-        return jax.tree.map(lambda leaf: host_row(leaf, place), self.population.params)
+        return fetch_row(self.population.params, place)
 
     def abstract(self, size: int) -> Member:
         """Shapes and shardings of a population of so many places, for restoring."""
@@ -269,19 +278,6 @@ def label(statics: Statics) -> str:
 
 def shape_of(engine: Engine) -> Shape:
     return Shape(engine.size, engine.shards, engine.chunk)
-
-
-def host_row(leaf: jax.Array, place: int) -> np.ndarray:
-    """One row of an array [P, ...], fetched from the shards that have it; nothing is compiled."""
-    row, found = np.empty(leaf.shape[1:], leaf.dtype), {}
-    for shard in leaf.addressable_shards:
-        start, stop, _ = shard.index[0].indices(leaf.shape[0])
-        if start <= place < stop and (part := str(shard.index[1:])) not in found:
-            row[shard.index[1:]] = np.asarray(shard.data)[place - start]
-            found[part] = row[shard.index[1:]].size
-    if sum(found.values()) < row.size:
-        raise LookupError(f"place {place} is on another host")
-    return row
 
 
 def _abstract(

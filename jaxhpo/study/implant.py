@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxhpo.errors import UsageError
 from jaxhpo.population.member import Member
+from jaxhpo.population.transfer import put
 from jaxhpo.record.checkpoints import Store
 from jaxhpo.record.directory import RunDirectory
 from jaxhpo.record.manifest import read
@@ -83,4 +84,4 @@ def _stacked(whole: jax.ShapeDtypeStruct, *members: np.ndarray) -> jax.Array:
     rows = np.zeros(whole.shape, whole.dtype)
     for place, member in enumerate(members):
         rows[place] = member
-    return jax.device_put(rows, whole.sharding)
+    return put(rows, whole.sharding)

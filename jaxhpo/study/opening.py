@@ -60,6 +60,12 @@ class Opening:
         need, make = self.need(config, engines[0], streams), CompileGroup
         wave = self.wave(config, held, engines[0], streams)
         if wave is not None:
+            if jax.process_count() > 1:
+                raise UsageError(
+                    f"{held} members do not fit on the devices at once, and populations of several "
+                    "processes are not trained in waves; allowed: fewer members, more devices, or "
+                    "one process"
+                )
             engines, need = (wave,), self.need(config, wave, streams)
             make = functools.partial(WavedGroup, waves=-(-held // wave.size))
         self.check_fits(config, engines[0], self.whole(need))

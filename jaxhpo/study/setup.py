@@ -273,6 +273,7 @@ def environment() -> dict[str, Any]:
         "platform": device.platform,
         "device_kind": device.device_kind,
         "devices": jax.device_count(),
+        "processes": jax.process_count(),
         "pjrt_nproc": os.environ.get("PJRT_NPROC", ""),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "cpu": platform.processor() or platform.machine(),

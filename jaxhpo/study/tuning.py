@@ -4,7 +4,6 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxhpo import adapters
@@ -17,6 +16,7 @@ from jaxhpo.population import memory
 from jaxhpo.population.headed import HeadedModel
 from jaxhpo.population.placing import Placement
 from jaxhpo.population.task import LanguageModel
+from jaxhpo.population.transfer import put
 from jaxhpo.population.tuning import AdapterTuning, FullTuning
 from jaxhpo.search.space import Space
 from jaxhpo.study.bases import HEADED, Base, open_base, shaped
@@ -38,7 +38,7 @@ class Tuning:
         if kind not in self.stored:
             params = self.base.params
             stored = params if kind is None else adapters.store(params, kind)
-            self.stored[kind] = jax.device_put(stored, Placement(mesh).shared(stored))
+            self.stored[kind] = put(stored, Placement(mesh).shared(stored))
         return self.stored[kind]
 
 
