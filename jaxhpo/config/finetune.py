@@ -88,11 +88,6 @@ class FinetuneRun(SearchRun):
                 f"metric={self.metric} is not measured of task={self.task}; allowed: "
                 f"{', '.join(allowed)}"
             )
-        if self.data.languages is not None:
-            raise UsageError(
-                f"data.languages={self.data.languages} is of train, pbt and search; to finetune on "
-                "pairs, use a table with task=instructions, examples.text and examples.label"
-            )
         if self.space and self.seeds > 1:
             raise UsageError(
                 f"seeds={self.seeds} with a space; allowed: one of the two (a search has "

@@ -47,6 +47,11 @@ def opened(config: FinetuneRun) -> tuple[FinetuneRun, Tuning, Any]:
 
     Raises UsageError for whatever of the two can't be used.
     """
+    if config.data.languages is not None:
+        raise UsageError(
+            f"data.languages={config.data.languages} is of train, pbt and search; to finetune on "
+            "pairs, use a table with task=instructions, examples.text and examples.label"
+        )
     base = open_base(config)
     config = dataclasses.replace(config, model=base.model)
     corpus = open_data(config, base)

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxhpo.config.finetune import FinetuneRun
 from jaxhpo.config.run import TrainRun
 from jaxhpo.data.bigram import fit
 from jaxhpo.data.config import DataConfig
@@ -109,8 +108,6 @@ def test_what_can_not_be_translated_is_refused(folder: Path) -> None:
             config(folder, languages=languages)
     with pytest.raises(UsageError, match=r"model\.position=learned with data\.languages=de-en"):
         TrainRun(data=config(folder), model=ModelConfig(position="learned"))
-    with pytest.raises(UsageError, match=r"use a table with task=instructions"):
-        FinetuneRun(data=config(folder))
     with pytest.raises(UsageError, match=r"model\.context=4 is shorter than each of the 40 pairs"):
         open_corpus(config(folder), 4, 0)
 

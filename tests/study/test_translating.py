@@ -13,6 +13,7 @@ import pytest
 from jaxhpo import nn
 from jaxhpo.cli.main import main
 from jaxhpo.cli.translate import TranslateQuery, translate
+from jaxhpo.config.finetune import FinetuneRun
 from jaxhpo.config.run import TrainRun
 from jaxhpo.data.config import DataConfig
 from jaxhpo.errors import UsageError
@@ -24,6 +25,7 @@ from jaxhpo.record.history import history
 from jaxhpo.schedules.config import ScheduleConfig
 from jaxhpo.study.runs import execute
 from jaxhpo.study.translating import Translator, bleu
+from jaxhpo.study.tuning import opened
 from jaxhpo.study.weights import load
 
 SOURCES = [" ".join(each) for each in itertools.product("abcde", repeat=4)]
@@ -114,6 +116,8 @@ def test_bleu_is_sacrebleus_own_and_the_formulas() -> None:
 def test_a_model_of_text_does_not_translate_and_bleu_says_what_it_needs(monkeypatch) -> None:
     with pytest.raises(UsageError, match=r"runs/a has not learnt to translate"):
         Translator(SimpleNamespace(run="runs/a", config=TrainRun()))
+    with pytest.raises(UsageError, match=r"use a table with task=instructions"):
+        opened(FinetuneRun(base="runs/a", data=DataConfig(languages="de-en")))
     monkeypatch.setitem(sys.modules, "sacrebleu.metrics.bleu", None)
     with pytest.raises(UsageError, match=r"not installed: pip install sacrebleu"):
         bleu(["a"], ["a"])
