@@ -2,8 +2,9 @@
 
 Each command of `jaxhpo` is one typed call: `pbt(config)`, `run_search(config)`, `train(config)`,
 `resume(run)`, `finetune(config)`, `export(run, folder)`, `fork(run, ...)`, `average(run, ...)`,
-`stages(file)`, `lineage(run, ...)`, `plan(config)`, `sample(run)`, `translate(run)`, `size(model)`,
-`write_report(run)`; `search_function(...)` searches with a loss of your own.
+`stages(file)`, `lineage(run, ...)`, `plan(config)`, `profile(config)`, `sample(run)`,
+`translate(run)`, `size(model)`, `write_report(run)`; `search_function(...)` searches with a loss of
+your own.
 `with_recipe(config, name)` gives a config a published recipe, `discovered_schedule(run)` the
 learning rate that a run found. Nothing heavy is imported before it is used.
 """
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from jaxhpo.cli.lineage import lineage
     from jaxhpo.cli.pbt import pbt
     from jaxhpo.cli.plan import plan
+    from jaxhpo.cli.profile import profile
     from jaxhpo.cli.resume import resume
     from jaxhpo.cli.sample import SampleQuery, sample
     from jaxhpo.cli.search import run_search
@@ -79,6 +81,7 @@ __all__ = [
     "lineage",
     "pbt",
     "plan",
+    "profile",
     "resume",
     "run_search",
     "sample",
@@ -110,6 +113,7 @@ __getattr__, _ = attach(
         "lineage": "cli.lineage",
         "resume": "cli.resume",
         "plan": "cli.plan",
+        "profile": "cli.profile",
         "sample": "cli.sample",
         "SampleQuery": "cli.sample",
         "size": "cli.size",
