@@ -20,7 +20,8 @@ while [[ $1 == --* ]]; do [[ $1 != --output=* ]] || output=${1#*=}; shift; done
 tasks=()
 for ((i = 0; i < SLURM_NTASKS; i++)); do
     log=${output//%j/$SLURM_JOB_ID}
-    SLURM_PROCID=$i SLURM_LOCALID=$i SLURM_STEP_NODELIST=localhost SLURM_STEP_NUM_NODES=1 \\
+    SLURM_PROCID=$i SLURM_LOCALID=$i SLURM_NODEID=0 SLURM_STEP_ID=0 SLURM_STEP_NUM_NODES=1 \\
+        SLURM_STEP_NODELIST=localhost SLURM_STEP_NUM_TASKS=$SLURM_NTASKS \\
         "$@" >> "${log//%t/$i}" 2>&1 &
     tasks+=($!)
 done
