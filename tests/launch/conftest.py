@@ -1,7 +1,10 @@
 """Stand-ins on the PATH for what launchers call: each records its words and does as it is told."""
 
 import os
+import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +12,13 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = ROOT / "launch"
+
+SAVES = """
+trap 'sleep 0.2; echo saved; exit 75' TERM
+echo on
+for ((tick = 0; tick < 600; tick++)); do sleep 0.05; done
+"""
+"""A `jaxhpo` that trains for half a minute, and saves when it is asked to stop."""
 
 _RECORDER = """#!/usr/bin/env bash
 printf '%s\\0' "${0##*/}" "$@" $'\\1' >> "$CALLS"
@@ -61,9 +71,12 @@ class StandIns:
         calls = str(self.path / "calls")
         return {**os.environ, "PATH": path, "CALLS": calls, **variables}
 
-    def start(self, script: str, *words: str, **variables: str) -> subprocess.Popen[str]:
-        """A launcher in a process group of its own."""
-        return subprocess.Popen(
+    @contextmanager
+    def started(
+        self, script: str, *words: str, **variables: str
+    ) -> Iterator[subprocess.Popen[str]]:
+        """A launcher in a process group of its own, of which nothing is left behind."""
+        process = subprocess.Popen(
             ["bash", f"launch/{script}", *words],
             cwd=self.work,
             env=self.environment(**variables),
@@ -73,14 +86,17 @@ class StandIns:
             text=True,
             start_new_session=True,
         )
+        with process:
+            try:
+                yield process
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
 
     def run(self, script: str, *words: str, **variables: str) -> tuple[int, str]:
         """The exit status and what was printed."""
-        with self.start(script, *words, **variables) as process:
-            try:
-                said, _ = process.communicate(timeout=120)
-            finally:
-                process.kill()
+        with self.started(script, *words, **variables) as process:
+            said, _ = process.communicate(timeout=120)
         return process.returncode, said
 
     def calls(self, name: str | None = None) -> list[list[str]]:

@@ -1,5 +1,6 @@
 """The launchers as shell scripts: checked, explained, and the same about the words of `jaxhpo`."""
 
+import os
 import re
 import shutil
 import signal
@@ -9,7 +10,7 @@ import time
 import pytest
 
 from jaxhpo.cli.main import COMMANDS
-from tests.launch.conftest import LAUNCH, ROOT, StandIns
+from tests.launch.conftest import LAUNCH, ROOT, SAVES, StandIns
 
 SCRIPTS = sorted(path.name for path in LAUNCH.iterdir() if path.suffix in (".sh", ".sbatch"))
 STARTERS = [name for name in SCRIPTS if name not in ("arguments.sh", "worker.sh")]
@@ -93,22 +94,22 @@ def test_the_workstation_runs_one_process_for_each_gpu(stand_ins: StandIns) -> N
     assert refused == (2, "launch: --processes 3 does not divide the 2 GPUs\n")
 
 
-def test_the_workstation_passes_a_signal_on_and_ends_what_a_lost_process_leaves(
-    stand_ins: StandIns,
+@pytest.mark.parametrize("whole_group", [False, True])
+def test_a_signal_reaches_all_processes_of_a_workstation(
+    whole_group: bool, stand_ins: StandIns
 ) -> None:
-    stand_ins.add(
-        "jaxhpo", "trap 'echo saved; exit 75' TERM; echo on; while :; do sleep 0.05; done"
-    )
-    with stand_ins.start("workstation.sh", "--processes", "2", "--", *WORDS) as process:
+    stand_ins.add("jaxhpo", SAVES)
+    with stand_ins.started("workstation.sh", "--processes", "2", "--", *WORDS) as process:
         assert process.stdout
         assert [process.stdout.readline() for _ in range(2)] == ["on\n", "on\n"]
-        process.send_signal(signal.SIGTERM)
+        (os.killpg if whole_group else os.kill)(process.pid, signal.SIGTERM)
         said, _ = process.communicate(timeout=30)
-    assert (process.returncode, said) == (75, "saved\nsaved\n")
+    assert process.returncode == 75 and said.count("saved\n") == 2
 
-    stand_ins.add("jaxhpo", '[[ $* != *"process-id 1"* ]] || exit 1; exec sleep 60')
+
+def test_a_lost_process_of_a_workstation_leaves_nothing_behind(stand_ins: StandIns) -> None:
+    stand_ins.add("jaxhpo", '[[ $* != *"process-id 1"* ]] || exit 1; exec sleep 20')
     begun = time.monotonic()
-    status, _ = stand_ins.run(
-        "workstation.sh", "--processes", "2", "--", *WORDS, JAXHPO_GRACE="0.2"
-    )
-    assert status == 128 + signal.SIGKILL and time.monotonic() - begun < 20
+    words = ("--processes", "2", "--", *WORDS)
+    status, _ = stand_ins.run("workstation.sh", *words, JAXHPO_GRACE="0.2")
+    assert status == 128 + signal.SIGKILL and time.monotonic() - begun < 15

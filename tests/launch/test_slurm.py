@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.launch.conftest import LAUNCH, SRUN, StandIns
+from tests.launch.conftest import LAUNCH, SAVES, SRUN, StandIns
 
 WORDS = ("pbt", "--out", "runs/a")
 JOB = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"}
@@ -44,8 +44,7 @@ def test_a_job_that_is_preempted_waits_for_its_tasks_and_is_queued_again(slurm: 
     # the batch shell and the tasks are told at once, and tasks take their time to save
     begun = "until [[ -s logs/a/7-0.log && -s logs/a/7-1.log ]]; do sleep .05; done"
     slurm.add("srun", SRUN.replace("worst=0", f"{begun}; kill -TERM $PPID ${{tasks[@]}}; worst=0"))
-    saves = "trap 'sleep 0.3; echo saved; exit 75' TERM; echo on; while :; do sleep .05; done"
-    slurm.add("jaxhpo", saves)
+    slurm.add("jaxhpo", SAVES)
     assert slurm.run("slurm.sbatch", "--", *WORDS, **JOB)[0] == 75
     assert slurm.calls("scontrol") == [["requeue", "7"]]
     assert (slurm.work / "logs/a/7-1.log").read_text() == "on\nsaved\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launch.conftest import StandIns
+from tests.launch.conftest import SAVES, StandIns
 
 GCLOUD = """
 case "$*" in
@@ -99,12 +99,11 @@ def test_what_ends_on_a_slice_that_is_there_ends_here(tpu: StandIns) -> None:
 
 
 def test_a_run_outlives_its_connection_is_followed_again_and_stopped(tpu: StandIns) -> None:
-    saves = "trap 'echo saved; exit 75' TERM; echo on; while :; do sleep .05; done"
-    tpu.add("jaxhpo", saves)
-    with tpu.start("tpu-pod.sh", *TPU, "--", *WORDS) as first:
+    tpu.add("jaxhpo", SAVES)
+    with tpu.started("tpu-pod.sh", *TPU, "--", *WORDS) as first:
         heard_of(first)
         os.killpg(first.pid, signal.SIGKILL)
-    with tpu.start("tpu-pod.sh", *TPU, "--", *WORDS) as second:
+    with tpu.started("tpu-pod.sh", *TPU, "--", *WORDS) as second:
         heard_of(second)
         other = tpu.run("tpu-pod.sh", *TPU, "--", "train", "--out", "b")
         assert other[0] == 2 and "another run is on this TPU" in other[1]
