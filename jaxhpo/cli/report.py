@@ -99,6 +99,11 @@ def _costs(summary: Mapping[str, Any]) -> str:
         parts.append(f"{costs['seconds']:.0f} s")
     if costs["tokens_per_second"] is not None:
         parts.append(f"{costs['tokens_per_second']:,.0f} tokens/s")
+    parts += [
+        f"{text} {costs[name]:.0%}"
+        for name, text in (("mfu", "MFU"), ("goodput", "goodput"))
+        if costs.get(name) is not None
+    ]
     return f"{summary['status']}: {', '.join(parts)}"
 
 

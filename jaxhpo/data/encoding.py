@@ -36,15 +36,17 @@ def encode_instructions(
     """`{"tokens": u[N, T], "labels": u[N, T], "mask": f32[N, T]}`: each token's next one is its
     label, and the mask is one where that is of the answer or ends it.
 
-    Between prompt and answer is a line end. A prompt that is too long loses its beginning, and only
-    an answer that is too long by itself its end.
+    What the tokenizer's template puts before a text stands first. Between prompt and answer is a
+    line end. A prompt that is too long loses its beginning, and only an answer that is too long by
+    itself its end.
     """
     end = [tokenizer.separator] if tokenizer.separator < vocab else []
+    opening = opening_of(tokenizer)
     answers = list(tokenizer.encode_many(list(examples.labels)))
     rows, masks = [], []
     for at, prompt in enumerate(tokenizer.encode_many([f"{text}\n" for text in examples.texts])):
-        answer = [*answers[at].tolist(), *end][:length]
-        kept = prompt.tolist()[-(length + 1 - len(answer)) :]
+        answer = [*answers[at].tolist(), *end][: length - len(opening)]
+        kept = [*opening, *prompt.tolist()[-(length + 1 - len(opening) - len(answer)) :]]
         rows.append([*kept, *answer])
         masks.append([0] * (len(kept) - 1) + [1] * len(answer))
     whole = _filled(rows, length + 1, tokenizer_dtype(tokenizer))
@@ -53,6 +55,11 @@ def encode_instructions(
         "labels": whole[:, 1:],
         "mask": _filled(masks, length, np.float32),
     }
+
+
+def opening_of(tokenizer: Tokenizer) -> list[int]:
+    """Ids that stand before every text, where the tokenizer's template says so."""
+    return list(tokenizer.opening) if isinstance(tokenizer, Subwords) else []
 
 
 def tokenizer_dtype(tokenizer: Tokenizer) -> np.dtype:

@@ -1,7 +1,9 @@
 """Byte-pair encodings, trained here or read from a tokenizer.json, by the tokenizers library."""
 
 import difflib
+import functools
 import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,6 +65,15 @@ class Subwords:
         """Does it put special tokens of its own around a text, or between two?"""
         return self.engine.num_special_tokens_to_add(is_pair=True) > 0
 
+    @functools.cached_property
+    def opening(self) -> tuple[int, ...]:
+        """Ids that the template puts before a text (Llama's and Mistral's `<s>`), if any."""
+        found = self._guarded(lambda: self.engine.encode("x"), "can't encode the text")
+        before = itertools.takewhile(
+            lambda pair: pair[1], zip(found.ids, found.special_tokens_mask, strict=True)
+        )
+        return tuple(token for token, _ in before)
+
     def encode_templated(
         self, texts: Sequence[str], pairs: Sequence[str] | None, length: int
     ) -> tuple[list[list[int]], list[list[int]]]:
@@ -75,7 +86,8 @@ class Subwords:
         return [each.ids for each in found], [each.type_ids for each in found]
 
     def decode(self, ids: Iterable[int]) -> str:
-        kept = [int(each) for each in ids if each != self.separator]
+        hidden = {self.separator, *self.opening}
+        kept = [int(each) for each in ids if each not in hidden]
         return self._guarded(
             lambda: self.engine.decode(kept, skip_special_tokens=False), "can't decode"
         )

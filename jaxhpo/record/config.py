@@ -35,6 +35,9 @@ class TrackerConfig:
     """progress bar, or one line a segment; auto: a bar on a terminal, else lines"""
     diagnose_every: int = 10
     """steps between two measurements of norms by role and effective learning rates; 0: none"""
+    peak_flops: float | None = None
+    """operations a second of one device at its peak, which MFU is measured against (default: that
+    of the known chip in the compute dtype; of a CPU none, and no MFU)"""
     wandb: Literal["off", "offline", "online"] = "off"
     """mirror to Weights & Biases; offline writes to the run directory; online falls back to it"""
     wandb_project: str = "jaxhpo"
@@ -53,6 +56,8 @@ class TrackerConfig:
             raise UsageError("tracker.wandb_project is empty; give the project a name")
         _at_least("tracker.wandb_timeout", self.wandb_timeout, 1.0)
         _at_least("tracker.diagnose_every", self.diagnose_every, 0)
+        if self.peak_flops is not None:
+            _at_least("tracker.peak_flops", self.peak_flops, 1.0)
 
 
 def _at_least(name: str, value: float, low: float) -> None:

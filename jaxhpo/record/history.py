@@ -24,6 +24,8 @@ class History:
     """all that holds"""
     rewinds: int
     """how many times the run was continued from an earlier report"""
+    rewound_seconds: float = 0.0
+    """of segments that were done again"""
 
     @property
     def start(self) -> Event | None:
@@ -119,14 +121,16 @@ def history(path: str | os.PathLike[str]) -> History:
     if path.is_dir():
         path = path / "events.jsonl"
     kept: list[Event] = []
-    rewinds = 0
+    rewinds, lost = 0, 0.0
     for event in read(path):
         if event["kind"] == "rewind":
+            gone = [old for old in kept if not _survives(old, event["index"])]
             kept = [old for old in kept if _survives(old, event["index"])]
+            lost += sum(old.get("seconds", 0.0) for old in gone if old["kind"] == "report")
             rewinds += 1
         else:
             kept.append(event)
-    result = History(path, tuple(kept), rewinds)
+    result = History(path, tuple(kept), rewinds, lost)
     _check_order(path, result.plans)
     _check_order(path, result.reports)
     return result

@@ -21,6 +21,12 @@ class History(Protocol):
     """What of `jaxhpo.record.history` is read here: the events that hold, rewinds applied."""
 
     @property
+    def rewinds(self) -> int: ...
+
+    @property
+    def rewound_seconds(self) -> float: ...
+
+    @property
     def start(self) -> Mapping[str, Any] | None: ...
 
     @property

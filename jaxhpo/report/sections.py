@@ -154,14 +154,38 @@ def costs(summary: Mapping[str, Any]) -> Markup:
             "tokens/s, all members",
             short(round(spent["tokens_per_second"])) if spent["tokens_per_second"] else None,
         ),
+        *utilisation(spent),
         ("wall time", seconds_text(spent["seconds"]) if spent["seconds"] is not None else None),
         ("compilation", seconds_text(spent["compile_seconds"])),
+        (
+            "segments done again",
+            seconds_text(spent["rewound_seconds"]) if spent["rewound_seconds"] else None,
+        ),
         (
             "useful share",
             f"{spent['useful_share']:.1%}" if spent["useful_share"] is not None else None,
         ),
     ]
     return pairs(None, ((name, value) for name, value in rows if value is not None))
+
+
+def utilisation(spent: Mapping[str, Any]) -> list[tuple[str, str | None]]:
+    """How well devices and time were used; None is what is not known."""
+    share = lambda name: None if spent[name] is None else f"{spent[name]:.1%}"
+    mfu, step = share("mfu"), spent["step_seconds"]
+    if mfu is not None and spent["peak_flops"] is not None:
+        peak = f"{spent['peak_flops'] / 1e12:.4g} TFLOP/s"
+        mfu += f" of {peak} on each of {count(spent['devices'], 'device')} ({spent['peak_source']})"
+    on, gib = spent["device_bytes"], lambda size: f"{size / 2**30:.2f} GiB"
+    held = None if on is None else f"{gib(on)} on a device"
+    if on is None and spent["host_bytes"] is not None:
+        held = f"{gib(spent['host_bytes'])} of main memory"
+    return [
+        ("step, all members", None if step is None else f"{1000 * step:.4g} ms"),
+        ("model FLOP/s utilisation (MFU)", mfu),
+        ("goodput (segments over all time since the start)", share("goodput")),
+        ("most memory held", held),
+    ]
 
 
 def checkpoints(history: History) -> Markup | None:

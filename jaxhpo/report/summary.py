@@ -151,7 +151,7 @@ def _costs(history: History, lineage: Lineage) -> dict[str, Any]:
     train = sum(s * trained[i] / max(trained[i] + probed[i], 1) for i, s in seconds.items())
     whole = sum(seconds.values())
     tokens = sum(int(report.get("tokens", 0)) for report in history.reports)
-    finish = history.finish or {}
+    finish, begun = history.finish or {}, history.start or {}
     wall = finish.get("wall_seconds", finish.get("seconds"))
     steps, probes = sum(trained.values()), sum(probed.values())
     return {
@@ -160,6 +160,11 @@ def _costs(history: History, lineage: Lineage) -> dict[str, Any]:
         "probe_share": probes / (steps + probes) if steps + probes else 0.0,
         "useful_share": number(finish["useful"]) if "useful" in finish else None,
         "seconds": None if wall is None else number(wall),
+        "elapsed_seconds": number(finish["time"]) - number(begun["time"])
+        if "time" in finish and "time" in begun
+        else None,
+        "rewinds": history.rewinds,
+        "rewound_seconds": history.rewound_seconds,
         "segment_seconds": whole,
         "train_seconds": train,
         "probe_seconds": whole - train,
@@ -169,6 +174,31 @@ def _costs(history: History, lineage: Lineage) -> dict[str, Any]:
         "exploits": sum(row.is_exploit for row in lineage.segments if not _forked(lineage, row)),
         "trials": len({row.trial for row in lineage.segments if not row.inherited}),
         "rounds": len(seconds),
+        **_utilisation(history),
+    }
+
+
+def _utilisation(history: History) -> dict[str, Any]:
+    """Step time, MFU, goodput and memory; None is what the log does not have.
+
+    MFU is the mean over segments, each as long as it took. `peak_flops` is what one device does at
+    its peak, by `peak_source`, as the newest process measured it.
+    """
+    reports = [row for row in history.reports if number(row.get("seconds")) > 0]
+    rated = [row for row in reports if row.get("mfu") is not None]
+    steps = [number(row["step_seconds"]) for row in reports if row.get("step_seconds") is not None]
+    seconds = sum(number(row["seconds"]) for row in rated)
+    newest = (history.finish or {}, *reversed(history.reports))
+    hardware = (history.of("hardware") or ({},))[-1]
+    most = lambda name: max((row[name] for row in reports if row.get(name)), default=None)
+    names = ("device_kind", "devices", "peak_flops", "peak_source")
+    return {
+        "step_seconds": statistics.median(steps) if steps else None,
+        "mfu": sum(row["mfu"] * row["seconds"] for row in rated) / seconds if rated else None,
+        "goodput": next((row["goodput"] for row in newest if row.get("goodput")), None),
+        "device_bytes": most("device_bytes"),
+        "host_bytes": most("host_bytes"),
+        **{name: hardware.get(name) for name in names},
     }
 
 

@@ -39,14 +39,18 @@ def _speed(axis: Any, rounds: list[tuple[int, float]]) -> None:
 
 
 def time_shares(costs: Mapping[str, Any]) -> dict[str, float]:
-    """Seconds by purpose; the rest of a finished run went to neither segments nor compiler."""
+    """Seconds by purpose; the rest of a finished run went to neither segments nor compiler: of one
+    that was resumed, also the time in between."""
     shares = {
         "training": costs["train_seconds"],
         "probes": costs["probe_seconds"],
         "compilation": costs["compile_seconds"],
     }
-    if costs["seconds"] is not None:
-        shares["the rest"] = max(0.0, costs["seconds"] - sum(shares.values()))
+    if costs["rewound_seconds"]:
+        shares["done again"] = costs["rewound_seconds"]
+    whole = costs["elapsed_seconds"] if costs["rewinds"] else costs["seconds"]
+    if whole is not None:
+        shares["the rest"] = max(0.0, whole - sum(shares.values()))
     return shares
 
 
@@ -54,7 +58,7 @@ def _shares(axis: Any, costs: Mapping[str, Any]) -> None:
     shares = time_shares(costs)
     total = sum(shares.values()) or 1.0
     names = list(shares)
-    colours = [canvas.BLUE, canvas.SKY, canvas.ORANGE, canvas.FAINT]
+    colours = [canvas.BLUE, canvas.SKY, canvas.ORANGE, canvas.FAINT, canvas.FAINT]
     axis.barh(names, [shares[name] for name in names], color=colours[: len(names)], height=0.62)
     for place, name in enumerate(names):
         text = f"{canvas.seconds_text(shares[name])}  ({shares[name] / total:.0%})"

@@ -66,6 +66,8 @@ class CompileGroup:
     probe: int
     streams: int = 1
     tokens_per_step: int = 0
+    flops_per_step: float = 0.0
+    """operations of one training step of one member; 0 where they are not known"""
     statics: Statics = ()
     example: Point | None = None
     places: Places = field(default_factory=Places)

@@ -20,18 +20,21 @@ class Judge:
     """What ranks: the held-out loss, or with `metric` what `cost` makes of it, lower is better.
 
     `everyone` says that trials are compared wherever they ended, for each had a length of its own.
+    `shares` f64[E] is what each held-out batch counts, one in the mean: answers differ in length,
+    and a loss per token is no mean of batches.
     """
 
     measure: Measure | None = None
     metric: str = "loss"
     cost: Callable[[str, float, Mapping[str, float]], float] | None = None
     everyone: bool = False
+    shares: np.ndarray | None = None
 
     def result(self, trial: int, step: int, raw: Any, scored: Any) -> Result:
         """The result of one trial: means in float64 of the device's numbers."""
         loss, metrics = self._measured(raw)
         score, own = self._measured(scored)
-        samples = tuple(np.asarray(_losses(scored)).tolist())
+        samples = tuple(self._losses(scored).tolist())
         if self.metric != "loss":
             score = self._cost(score, own)
             samples = (score,)
@@ -48,15 +51,15 @@ class Judge:
         return incumbent.best_of(results, everyone or self.everyone, self.of)
 
     def _measured(self, found: Any) -> tuple[float, dict[str, float]]:
-        loss = float(np.mean(_losses(found), dtype=np.float64))
+        loss = float(np.mean(self._losses(found), dtype=np.float64))
         if self.measure is None:
             return loss, {}
         predictions = found["predictions"] if isinstance(found, Mapping) else None
         return loss, dict(self.measure(loss, predictions))
 
+    def _losses(self, found: Any) -> np.ndarray:
+        losses = np.asarray(found["loss"] if isinstance(found, Mapping) else found)
+        return losses if self.shares is None else losses * self.shares
+
     def _cost(self, loss: float, metrics: Mapping[str, float]) -> float:
         return loss if self.cost is None else self.cost(self.metric, loss, metrics)
-
-
-def _losses(found: Any) -> Any:
-    return found["loss"] if isinstance(found, Mapping) else found

@@ -36,6 +36,8 @@ class Study:
     """trial and step whose parameters were saved before its place was given away"""
     judge: Judge = field(default_factory=Judge)
     """what a trial is measured by"""
+    restoring: float = 0.0
+    """seconds of this segment that went to reading checkpoints"""
 
     def run(self, plan: Plan | None, stop_requested: Callable[[], str | None]) -> None:
         """Carries out plans until there is none.
@@ -63,9 +65,10 @@ class Study:
     def step(self, plan: Plan) -> Report:
         """One segment: the plan goes to the log, to the device, and comes back as a report."""
         self.recorder.planned(self.index, plan)
-        begin = time.perf_counter()
+        parts = self.groups.parts(plan)  # which may have to be compiled first
+        begin, self.restoring = time.perf_counter(), 0.0
         found, drawn, spent = {}, {}, Spent()
-        for group, part in self.groups.parts(plan):
+        for group, part in parts:
             if not part.assignments:
                 group.rest(part)
                 continue
@@ -78,7 +81,7 @@ class Study:
             found[trial] = self.failed(plan, trial)
             drawn[trial] = {name: np.zeros(0) for name in ("step", *METRICS)}
         report = tuple(found[row.trial] for row in plan.assignments)
-        seconds = time.perf_counter() - begin
+        seconds = time.perf_counter() - begin - self.restoring
         self.recorder.reported(self.index, plan, report, drawn, seconds, spent)
         self.remember(plan, report)
         return report
@@ -95,7 +98,7 @@ class Study:
         return (
             results(plan, group.places, trained.raw, trained.scores, self.judge),
             curves(plan, group.places, starts, trained.metrics),
-            Spent(made * each, probed * each, idle),
+            Spent(made * each, probed * each, idle, (made + probed) * group.flops_per_step),
         )
 
     def remember(self, plan: Plan, report: Report) -> None:
@@ -122,7 +125,10 @@ class Study:
 
     def older(self, trial: int, step: int) -> Any:
         """A member as it was at a step, from a checkpoint of this run. Raises UsageError."""
-        return self.recorder.older(self.groups, trial, step)
+        begin = time.perf_counter()
+        member = self.recorder.older(self.groups, trial, step)
+        self.restoring += time.perf_counter() - begin
+        return member
 
 
 def results(plan: Plan, places: Places, raw: Any, scores: Any, judge: Judge) -> dict[int, Result]:

@@ -15,6 +15,7 @@ from jaxhpo.data.corpus import open_corpus
 from jaxhpo.errors import UsageError
 from jaxhpo.population import hyperparams, memory
 from jaxhpo.population.engine import Engine
+from jaxhpo.population.work import flops_per_token
 from jaxhpo.search.plan import Extent, Point, Scheduler
 from jaxhpo.study.compile_group import CompileGroup, Statics, label, layout_of, shape_of, statics_of
 from jaxhpo.study.sizes import Round, rehearse, worth_compiling
@@ -61,6 +62,7 @@ class Opening:
             probe=self.extent.probe,
             streams=streams,
             tokens_per_step=config.tokens_per_step,
+            flops_per_step=config.tokens_per_step * flops_per_token(config),
             statics=statics,
         )
 
@@ -122,7 +124,9 @@ class Opening:
         shared = None
         if self.tuning is not None and isinstance(config, FinetuneRun):
             shared = self.tuning.shared(config, self.mesh)
-        make = functools.partial(make_engine, config, self.mesh, shared=shared)
+        make = functools.partial(
+            make_engine, config, self.mesh, shared=shared, rows=self.extent.rows
+        )
         largest = make(held)
         wanted = config.execution.sizes
         if wanted == 1 or (wanted is None and largest.chunk == 1):
@@ -157,11 +161,20 @@ class Opening:
         memory.check_fits(need, config, rows, engine.chunk, fewer)
 
 
-def make_engine(config: Run, mesh: Any, members: int, shared: Any = None) -> Engine:
-    """An engine for a config's model, with the defaults for the kind of device."""
+def make_engine(
+    config: Run, mesh: Any, members: int, shared: Any = None, rows: int | None = None
+) -> Engine:
+    """An engine for a config's model, with the defaults for the kind of device.
+
+    At most `rows` of the members train at once (None: all): a chunk of more would be lanes that
+    wait.
+    """
     execution = config.execution
-    rows = -(-members // mesh.shape["member"])
-    chunk = memory.default_chunk(config, rows) if execution.chunk is None else execution.chunk
+    shards = mesh.shape["member"]
+    chunk = execution.chunk
+    if chunk is None:
+        chunk = memory.default_chunk(config, -(-members // shards))
+        chunk = min(chunk, -(-(rows or members) // shards))
     return Engine(
         task_of(config),
         mesh,

@@ -85,10 +85,15 @@ def conclude(study: Study, setup: Setup, run: RunDirectory, begun: float) -> Out
         probe_steps=sum(probed),
         idle_steps=idle,
         useful=sum(made) / (sum(made) + sum(probed) + idle),
+        goodput=(goodput := study.recorder.meter.goodput()),
         fsync=True,
     )
     study.recorder.tracker.finish(
-        Summary(best=TrialResult(best.trial, best.step, best.loss, best.score), seconds=wall)
+        Summary(
+            best=TrialResult(best.trial, best.step, best.loss, best.score),
+            seconds=wall,
+            details={} if goodput is None else {"goodput": goodput},
+        )
     )
     return Outcome(run.path, found, groups, seconds)
 

@@ -25,6 +25,7 @@ from jaxhpo.search.plan import Assignment, Plan, Point, Report, Result
 from jaxhpo.study.births import birth
 from jaxhpo.study.groups import Groups
 from jaxhpo.study.kept import populations
+from jaxhpo.study.meter import Meter, known
 from jaxhpo.study.origin import Origin
 from jaxhpo.study.saved import as_safetensors, member_at
 
@@ -44,12 +45,15 @@ class Spent:
     tokens: int = 0
     probe_tokens: int = 0
     idle_steps: int = 0
+    flops: float = 0.0
+    """operations of training and probes; 0 where they are not known"""
 
     def __add__(self, other: "Spent") -> "Spent":
         return Spent(
             self.tokens + other.tokens,
             self.probe_tokens + other.probe_tokens,
             self.idle_steps + other.idle_steps,
+            self.flops + other.flops,
         )
 
 
@@ -67,10 +71,12 @@ class Recorder:
         save_seconds: float,
         always: Mapping[int, str] | None = None,
         origin: Origin | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self.run, self.log, self.store, self.tracker = run, log, store, tracker
         self.total_steps, self.member_steps = total_steps, member_steps
         self.save_seconds, self.origin = save_seconds, origin
+        self.meter = Meter() if meter is None else meter
         self.always = dict(always or {})
         """steps whose checkpoint is kept for good and is still to come, with the reason"""
         self.points: dict[int, Point] = {}
@@ -89,6 +95,12 @@ class Recorder:
 
     def compiled(self, program: str, seconds: float) -> None:
         self.log.append("compile", program=program, seconds=seconds)
+
+    def measured_against(self) -> None:
+        """The devices of this process, and the peak that their utilisation is measured against."""
+        self.log.append("hardware", **self.meter.event())
+        if text := str(self.meter):
+            self.tracker.note(text)
 
     def planned(self, index: int, plan: Plan) -> None:
         """The plan is on disk when this returns: it is logged before it is acted on."""
@@ -147,8 +159,9 @@ class Recorder:
         spent: Spent,
     ) -> None:
         """The report is on disk when this returns; the trackers have been told."""
-        steps = sum(row.steps for row in plan.assignments)
-        self.made += steps
+        self.made += sum(row.steps for row in plan.assignments)
+        longest = max((row.steps + row.probe for row in plan.assignments), default=0)
+        speed = self.meter.segment(seconds, longest, spent.tokens, spent.flops)
         self._note(plan, report)
         dense = {trial: _every_step(curve) for trial, curve in curves.items()}
         rare = {str(trial): _diagnosed(curve) for trial, curve in curves.items()}
@@ -162,7 +175,7 @@ class Recorder:
             tokens=spent.tokens,
             probe_tokens=spent.probe_tokens,
             idle_steps=spent.idle_steps,
-            step_seconds=seconds / max(steps, 1),
+            **dataclasses.asdict(speed),
             fsync=True,
         )
         step = max(result.step for result in report)
@@ -177,7 +190,11 @@ class Recorder:
                 exploits=self._exploits,
                 points={trial: self.points[trial] for trial in groups},
                 curves=dense,
-                tokens_per_second=spent.tokens / seconds if spent.tokens else float("nan"),
+                tokens_per_second=known(speed.tokens_per_second),
+                step_seconds=known(speed.step_seconds),
+                mfu=known(speed.mfu),
+                goodput=known(speed.goodput),
+                memory_bytes=known(speed.device_bytes or speed.host_bytes),
                 seconds_left=self._seconds_left(),
                 trials=len(self.points),
                 share=self.made / self.member_steps,

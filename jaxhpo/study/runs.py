@@ -29,6 +29,7 @@ from jaxhpo.study.groups import compile_all
 from jaxhpo.study.implant import adopt, implant
 from jaxhpo.study.journal import LogJournal
 from jaxhpo.study.loop import Study
+from jaxhpo.study.meter import meter_of
 from jaxhpo.study.origin import Origin, describe
 from jaxhpo.study.outcome import Outcome, conclude, concluded
 from jaxhpo.study.recorder import Recorder
@@ -118,6 +119,7 @@ def carry_out(setup: Setup, run: RunDirectory, past: History | None = None) -> O
             config.checkpoint.every_seconds,
             setup.always,
             setup.origin,
+            meter_of(config, setup.mesh),
         )
         with recorder.store:
             if past is None:
@@ -129,6 +131,7 @@ def carry_out(setup: Setup, run: RunDirectory, past: History | None = None) -> O
             if setup.origin is not None and study.index == 0:
                 implant(setup.groups, setup.origin, run)
             setup.journal.bind(log)
+            recorder.measured_against()
             for text in [] if setup.origin is None else describe(setup.origin):
                 tracker.note(text)
             tracker.note(f"{run.path}: compiling")
@@ -215,6 +218,7 @@ def restore(study: Study, past: History) -> Plan | None:
     recorder.log.append("rewind", index=index, fsync=True)
     recorder.store.discard_after(index)
     if found is None:
+        recorder.meter.resume(past, 0)
         return plan
     for skipped in found.skipped:
         recorder.tracker.note(f"skipped {skipped}")
@@ -222,6 +226,7 @@ def restore(study: Study, past: History) -> Plan | None:
         groups.follow(old)
         study.remember(old, report_of(report))
         recorder.remember(old, report_of(report))
+    recorder.meter.resume(past, index + 1)
     groups.load(found.state)
     kept = [event for event in past.of("best") if event["index"] <= index]
     study.kept = (kept[-1]["trial"], kept[-1]["step"]) if kept else None

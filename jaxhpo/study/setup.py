@@ -82,6 +82,13 @@ class Setup:
     """the base of a fine-tuning run"""
 
     @property
+    def mesh(self) -> Any:
+        """The devices that the run is on."""
+        if self.opening is not None:
+            return self.opening.mesh
+        return self.groups.opened[()].engines[0].mesh
+
+    @property
     def total_steps(self) -> int:
         """The largest step that a member reaches."""
         return self.config.steps if self.origin is None else self.origin.total_steps

@@ -168,4 +168,13 @@ def judge_of(config: Run, corpus: Any) -> Judge:
         metric=config.metric,
         cost=cost,
         everyone=bool(config.own_lengths),
+        shares=_shares(corpus),
     )
+
+
+def _shares(corpus: Any) -> np.ndarray | None:
+    """What each held-out batch counts, f64[E] with a mean of one: by the tokens of its answers."""
+    if not isinstance(corpus, Supervised) or "mask" not in corpus.held_out:
+        return None
+    tokens = corpus.held_out["mask"].sum((-2, -1), dtype=np.float64)
+    return tokens / tokens.mean()

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxhpo.data.encoding import opening_of
 from jaxhpo.errors import UsageError
 from jaxhpo.nn import filters
 from jaxhpo.nn.config import BeamConfig, SamplingConfig
@@ -42,14 +43,18 @@ class Writer:
         self.decoder = Decoder(trained.model, trained.params)
 
     def read(self, text: str) -> tuple[int, ...]:
-        """A prompt's token ids. Raises UsageError where the model has no such text."""
+        """A prompt's token ids, with what the tokenizer's template puts before a text. Raises
+        UsageError where the model has no such text."""
+        return *opening_of(self.trained.tokenizer), *self._ids(text)
+
+    def _ids(self, text: str) -> tuple[int, ...]:
         return tuple(int(token) for token in self.trained.tokenizer.encode(text))
 
     def stops(self, texts: Sequence[str], past_end: bool) -> tuple[int, ...]:
         """Ids that end a text: that of a document's end, unless not wanted, and of `texts`."""
         found = [] if past_end else [self.trained.tokenizer.separator]
         for text in texts:
-            ids = self.read(text)
+            ids = self._ids(text)
             if len(ids) != 1:
                 raise UsageError(f"stop={text!r} is {len(ids)} tokens; allowed: text of one token")
             found += ids

@@ -1,11 +1,13 @@
 """What holds for every kind of adapter on a tiny model."""
 
 import functools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from jaxhpo import adapters, nn
 from jaxhpo.adapters.arrays import each_target
@@ -150,6 +152,28 @@ def test_dropout_falls_on_the_adapter_s_inputs_and_keeps_their_mean(kind, base):
     error = draws.std(0) / 4000**0.5
     assert draws.std() > 0
     assert (jnp.abs(draws.mean(0) - still) < 5 * error).all()
+
+
+def test_two_targets_with_one_input_drop_entries_of_their_own(base):
+    config = AdapterConfig(kind="lora", dropout=0.5)
+    params = settled(config, base)
+    own = dict(each_target(params))
+    own["attention/value"].update(own["attention/query"])
+    linear = nnx.Linear(16, 16, use_bias=False, rngs=nnx.Rngs(0))
+
+    @jax.jit
+    def changed(key):
+        stored = adapters.store(base)
+        _, bound = adapters.bind(config, MODEL, stored, params, numbers(config), key)
+        block = SimpleNamespace(attention=SimpleNamespace(query=linear, value=linear))
+        bound.attach(block, jax.tree.map(lambda x: x[0], bound.rows))
+        x = jnp.ones((4, 16))
+        return block.attention.query(x), block.attention.value(x)
+
+    query, value = changed(None)
+    np.testing.assert_array_equal(query, value)
+    query, value = changed(jax.random.key(7))
+    assert not np.array_equal(query, value)
 
 
 @pytest.mark.parametrize(

@@ -206,6 +206,24 @@ def test_a_long_prompt_loses_its_beginning_and_a_long_answer_its_end() -> None:
     assert set(found["labels"][0].tolist()) == {ord("u")}
 
 
+def test_what_a_template_puts_before_a_text_opens_an_instruction_and_is_not_written() -> None:
+    tokenizer = llama()
+    found = encode_instructions(tokenizer, examples(["a b a"], ("c",)), 4, 9)
+    assert found["tokens"].tolist() == [[1, 4, 3, 5]]  # the prompt's beginning is cut, not this
+    assert found["labels"][0][found["mask"][0] > 0].tolist() == [5, 2]
+    assert tokenizer.decode([1, 3, 4]) == "a b"
+
+
+def llama() -> Subwords:
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    vocab = {"[UNK]": 0, "<s>": 1, "</s>": 2, "a": 3, "b": 4, "c": 5}
+    engine = Tokenizer(models.WordLevel(vocab, unk_token="[UNK]"))
+    engine.pre_tokenizer = pre_tokenizers.Whitespace()
+    engine.post_processor = processors.TemplateProcessing("<s> $A", "<s> $A $B", [("<s>", 1)])
+    return Subwords(engine.to_str(), "llama")
+
+
 # batches
 
 

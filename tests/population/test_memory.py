@@ -100,3 +100,10 @@ def test_the_base_of_adapters_is_planned_once(kind: str) -> None:
     assert plan.state == state
     elsewhere = plan.data - jax.tree.leaves(batches)[0].nbytes
     assert plan.total - elsewhere == pytest.approx(taken, rel=0.2)
+
+
+def test_a_chunk_has_no_more_lanes_than_members_that_train_at_once() -> None:
+    asked = Tuned(model=config(1).model)
+    assert make_engine(asked, make_mesh(1), 16).chunk == 16
+    assert make_engine(asked, make_mesh(1), 16, rows=3).chunk == 3
+    assert make_engine(asked, make_mesh(2), 16, rows=3).chunk == 2

@@ -1,5 +1,6 @@
 """Metrics against direct counts, textbook numbers, and each other."""
 
+import json
 import math
 
 import numpy as np
@@ -7,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jaxhpo.config.finetune import FinetuneRun
+from jaxhpo.data.config import DataConfig, ExamplesConfig
+from jaxhpo.data.supervised import open_examples
+from jaxhpo.data.tokenizers import Bytes
 from jaxhpo.study import metrics
+from jaxhpo.study.judging import Judge
+from jaxhpo.study.tuning import judge_of
 
 LABELS = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=30)
 
@@ -89,3 +96,24 @@ def test_a_search_lowers_what_is_better_high_by_its_negative() -> None:
     assert metrics.cost("loss", 0.5, {}) == 0.5
     assert metrics.cost("accuracy", 0.5, {"accuracy": 0.9}) == -0.9
     assert metrics.cost("perplexity", 2.0, {"perplexity": 7.4}) == 7.4
+
+
+def test_a_batch_counts_by_its_share_of_the_answers_tokens() -> None:
+    shares = np.array([1.5, 0.5])  # three tokens, and one
+    judge = Judge(shares=shares)
+    found = judge.result(0, 1, np.array([2.0, 6.0]), np.array([1.0, 5.0]))
+    assert found.loss == (3 * 2.0 + 6.0) / 4
+    assert found.score == (3 * 1.0 + 5.0) / 4 == np.mean(found.samples)
+
+
+def test_shares_are_the_held_out_batches_tokens(tmp_path) -> None:
+    lines = [{"prompt": f"p{i}", "answer": "x" * (30 if i % 2 else 1)} for i in range(32)]
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("\n".join(map(json.dumps, lines)))
+    corpus = open_examples(
+        DataConfig(source=str(file), batch_size=1, held_out=0.5),
+        ExamplesConfig(), "instructions", 64, 0, Bytes(), 256,
+    )  # fmt: skip
+    found = judge_of(FinetuneRun(base="b", task="instructions"), corpus).shares
+    assert found.mean() == pytest.approx(1.0)
+    assert found.max() / found.min() == (30 + 1) / (1 + 1)

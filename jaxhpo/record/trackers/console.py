@@ -91,6 +91,8 @@ def status_parts(snapshot: Snapshot) -> list[str]:
     >>> rows = (TrialResult(3, 50, 2.5, 2.5), TrialResult(4, 50, 2.75, 2.75))
     >>> status_parts(Snapshot(50, 600, rows, tokens_per_second=21300.0, seconds_left=75.0))
     ['best 2.5000 nats (trial 3)', 'median 2.6250', '21.3k tokens/s', '1m 15s left']
+    >>> status_parts(Snapshot(50, 600, rows, mfu=0.431, goodput=0.912))[2:]
+    ['MFU 43%, goodput 91%']
     """
     best = snapshot.best
     parts = (
@@ -99,6 +101,9 @@ def status_parts(snapshot: Snapshot) -> list[str]:
     parts.append(f"median {snapshot.median:.4f}")
     if math.isfinite(snapshot.tokens_per_second):
         parts.append(f"{_thousands(snapshot.tokens_per_second)} tokens/s")
+    shares = {"MFU": snapshot.mfu, "goodput": snapshot.goodput}
+    if known := [f"{name} {x:.0%}" for name, x in shares.items() if math.isfinite(x)]:
+        parts.append(", ".join(known))
     if math.isfinite(snapshot.seconds_left):
         parts.append(f"{duration(snapshot.seconds_left)} left")
     return parts

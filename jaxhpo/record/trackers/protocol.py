@@ -82,6 +82,14 @@ class Snapshot:
     curves: Mapping[int, Mapping[str, Sequence[float]]] = field(default_factory=dict)
     """trial -> step, loss, lr, grad_norm, ... inside the segment"""
     tokens_per_second: float = math.nan
+    step_seconds: float = math.nan
+    """of one step of all members, evaluation included"""
+    mfu: float = math.nan
+    """model FLOP/s over the peak of the devices; NaN where the peak is not known"""
+    goodput: float = math.nan
+    """seconds in segments that count over all seconds since the run first began"""
+    memory_bytes: float = math.nan
+    """most that a device held; of the process where the backend does not tell"""
     seconds_left: float = math.nan
     trials: int = 0
     """started so far"""

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import math
 import os
 import queue
 import threading
@@ -223,7 +224,7 @@ class Wandb:
                 "train/step": snapshot.step,
                 "pop/best": None if best is None else best.loss,
                 "pop/median": snapshot.median,
-                "tokens_per_second": snapshot.tokens_per_second,
+                **_speed(snapshot),
                 **_held_out(snapshot),
             }
         )
@@ -302,6 +303,13 @@ def _curve_rows(snapshot: Snapshot, *, prefix: bool) -> list[tuple[int, dict[Any
             else:
                 row[trial] = values
     return sorted(rows.items())
+
+
+def _speed(snapshot: Snapshot) -> dict[str, float]:
+    """How fast the whole run is; what is not known is left out."""
+    names = ("tokens_per_second", "step_seconds", "mfu", "goodput", "memory_bytes")
+    found = {name: getattr(snapshot, name) for name in names}
+    return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
 def _held_out(snapshot: Snapshot) -> dict[str, Any]:
