@@ -44,8 +44,9 @@ if ((!dry)) && ended | awk -v name="$name" '$1 == name { found = 1 } END { exit 
     xpk workload delete --workload="$name" "${where[@]}" --force
 fi
 
+# 75: stopped and saved; 1: what a process says that has lost another one.
 # xpk runs the words in a shell: exec, so that the signal it passes on arrives at jaxhpo
 command='exec launch/process.sh'$(printf ' %q' "$@")
 exec xpk workload create --workload="$name" "${where[@]}" "${own[@]}" --command="$command" \
-    --max-restarts="${JAXHPO_MAX_RESTARTS:-100}" --restart-on-exit-codes=75 \
+    --max-restarts="${JAXHPO_MAX_RESTARTS:-20}" --restart-on-exit-codes=1,75 \
     --termination-grace-period-seconds=120

@@ -46,7 +46,7 @@ def check_jobset(jobset: dict[str, Any]) -> dict[str, Any]:
     assert rule["action"] == "FailJob" and codes["containerName"] == container["name"]
     ends = set(codes["values"])
     given_up = {c for c in range(1, 256) if (c in ends) == (codes["operator"] == "In")}
-    assert {2, 3} <= given_up and not {75, 134, 137, 143} & given_up
+    assert {2, 3} <= given_up and not {1, 75, 134, 137, 143} & given_up
     (chips,) = container["resources"]["limits"].items()
     assert chips[0] in ("google.com/tpu", "nvidia.com/gpu") and chips[1] >= 1
     mounts = {mount["name"] for mount in container.get("volumeMounts", ())}
@@ -164,8 +164,8 @@ def test_xpk_is_given_one_command_and_what_to_restart_on(ended: bool, stand_ins:
     assert shlex.split(given.removeprefix("--command=")) == shlex.split(command)
     assert options[0] == [
         "workload", "create", "--workload=my-run", *where, "--tpu-type=v5litepod-16",
-        "--docker-image=r/jaxhpo:tpu", "--spot", "--max-restarts=100",
-        "--restart-on-exit-codes=75", "--termination-grace-period-seconds=120",
+        "--docker-image=r/jaxhpo:tpu", "--spot", "--max-restarts=20",
+        "--restart-on-exit-codes=1,75", "--termination-grace-period-seconds=120",
     ]  # fmt: skip
 
 
