@@ -14,3 +14,7 @@ class Interrupted(Exception):
 
 class Diverged(Exception):
     """No member has a finite score any more; the command line exits with status 3."""
+
+
+class Lost(Exception):
+    """Another process of the run is missing or failed; the command line exits with status 1."""

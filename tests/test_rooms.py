@@ -24,7 +24,7 @@ HOST_ONLY = ("report/", "search/", "config/", "cli/", "record/log.py", "record/h
 COMPILED = {"jit", "pmap", "shard_map", "Mesh", "make_mesh", "vmap"}
 CODE_FROM_DATA = {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "yaml", "runpy"}
 EVALUATES = {"eval", "exec", "compile", "__import__"}
-TABLES_OF_MODULES = {"_lazy.py", "cli/main.py"}
+TABLES_OF_MODULES = {"_lazy.py", "cli/main.py", "data/known.py"}
 """Files that import by a name from a table in the source."""
 
 FILES = {str(path.relative_to(PACKAGE)): path for path in sorted(PACKAGE.rglob("*.py"))}

@@ -139,13 +139,13 @@ def engine_of(config: PbtRun, members: int, chunk: int, devices: int | None = No
     from jaxhpo.population import hyperparams
     from jaxhpo.population.mesh import make_mesh
     from jaxhpo.population.rows import make_rows
+    from jaxhpo.study.devices import axes_for
     from jaxhpo.study.opening import make_engine
-    from jaxhpo.study.setup import devices as devices_for
 
     execution = replace(config.execution, chunk=chunk, devices=devices)
     pbt = replace(config.pbt, members=members, beside=False)
     config = replace(config, pbt=pbt, execution=execution)
-    engine = make_engine(config, make_mesh(devices_for(config, members)), members)
+    engine = make_engine(config, make_mesh(axes_for(config, members)), members)
     points = [{"schedule.peak_lr": 1e-3 * (1 + i / members)} for i in range(members)]
     rows = engine.place(
         make_rows(

@@ -1,6 +1,7 @@
 """How the frozen base is stored: as it is, in bfloat16, or as eight-bit integers with scales."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -74,10 +75,12 @@ def column_sums_of_squares(kernel: Array) -> Array:
     return jnp.sum(jnp.square(kernel.astype(jnp.float32)), -2)
 
 
-def stored_bytes(model: ModelConfig, dtype: BaseDtype) -> int:
-    """Bytes of the stored base."""
+def stored_bytes(
+    model: ModelConfig, dtype: BaseDtype, held: Mapping[str, tuple[int, ...]] | None = None
+) -> int:
+    """Bytes of the stored base; of the parts of it, by path, whose shapes are `held`."""
     total = 0
-    for name, shape in nn.tensors(model).items():
+    for name, shape in (nn.tensors(model) if held is None else held).items():
         size = math.prod(shape)
         if dtype == "float32":
             own = 2 if model.param_dtype == "bfloat16" and "norm" not in name else 4

@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from jaxhpo.errors import Diverged, Interrupted, UsageError
+from jaxhpo.errors import Diverged, Interrupted, Lost, UsageError
 
 COMMANDS = {
     "pbt": ("jaxhpo.cli.pbt", "train a population and tune its hyperparameters while it trains"),
@@ -66,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         line, status = explain(error)
         if line is None:
             raise
-        print(f"jaxhpo: {line}", file=sys.stderr)
+        if not getattr(error, "elsewhere", False):  # another process of the run says it
+            print(f"jaxhpo: {line}", file=sys.stderr)
         return status
 
 
@@ -84,6 +85,8 @@ def explain(error: BaseException) -> tuple[str | None, int]:
         )
     if isinstance(error, Diverged):
         return str(error), DIVERGED
+    if isinstance(error, Lost):
+        return f"{error}; start all processes again to resume", FAILED
     if isinstance(error, KeyboardInterrupt):
         return "stopped", STOPPED
     if full := next((each for each in _causes(error) if _is_disk_full(each)), None):

@@ -41,10 +41,9 @@ class FinetuneRun(SearchRun):
 
     command: ClassVar[str] = "finetune"
     short: ClassVar[Mapping[str, str]] = {
+        **SearchRun.short,
         "data": "data.source",
         "search": "search.scheduler",
-        "scheduler": "search.scheduler",
-        "trials": "search.trials",
     }
 
     base: str | None = None

@@ -16,7 +16,7 @@ from jaxhpo.errors import UsageError
 from jaxhpo.nn.config import DropoutConfig, LossConfig, ModelConfig
 from jaxhpo.optimizers.config import MAY_BE_INFINITE as THRESHOLDS
 from jaxhpo.optimizers.config import OptimizerConfig
-from jaxhpo.population.config import ExecutionConfig
+from jaxhpo.population.config import DistributedConfig, ExecutionConfig
 from jaxhpo.record.config import CheckpointConfig, TrackerConfig
 from jaxhpo.schedules.config import ScheduleConfig
 from jaxhpo.search.config import POPULATIONS, PbtConfig, SearchConfig
@@ -37,7 +37,7 @@ class Run:
     """What every run has; a command adds its own part."""
 
     command: ClassVar[str] = ""
-    short: ClassVar[Mapping[str, str]] = {}
+    short: ClassVar[Mapping[str, str]] = {"mesh": "execution.mesh"}
     """names that the command line takes for longer ones"""
 
     steps: int = STEPS
@@ -55,6 +55,7 @@ class Run:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     data: DataConfig = field(default_factory=DataConfig)
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
+    distributed: DistributedConfig = field(default_factory=DistributedConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     space: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -120,6 +121,7 @@ class SearchRun(Run):
 
     command: ClassVar[str] = "search"
     short: ClassVar[Mapping[str, str]] = {
+        **Run.short,
         "scheduler": "search.scheduler",
         "trials": "search.trials",
     }
@@ -213,6 +215,7 @@ class FunctionRun:
     search: SearchConfig = field(default_factory=SearchConfig)
     pbt: PbtConfig = field(default_factory=lambda: PbtConfig(beside=False))
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
+    distributed: DistributedConfig = field(default_factory=DistributedConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     space: Mapping[str, str] = field(default_factory=dict, hash=False)

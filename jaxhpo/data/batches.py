@@ -1,16 +1,61 @@
 """Batches of token windows: a pure function of seed and step. No position is ever stored."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from jaxhpo.errors import UsageError
 
 ROUNDS = 6
+EXAMPLE_TOKENS, RUNS = 1 << 26, 64
+
+
+class Positions:
+    """Batches by step, for a dataclass that knows the tokens of a running index (`tokens_at`).
+
+    It has `batch_size`, `rows` (those of a batch that this host reads, `[start, stop)`; none means
+    all) and `shift` (how many batches further on the position is than the step).
+    """
+
+    @property
+    def span(self: Any) -> tuple[int, int]:
+        return self.rows or (0, self.batch_size)
+
+    def for_rows(self: Any, start: int, stop: int) -> Any:
+        """The same batches, of which only some rows are read."""
+        return replace(self, rows=(start, stop))
+
+    def for_shard(self: Any, shard: int, shards: int) -> Any:
+        """The rows of one of `shards` equal shards of each batch."""
+        if not 0 <= shard < shards or self.batch_size % shards:
+            raise ValueError(f"shard {shard} of {shards} of a batch of {self.batch_size}")
+        each = self.batch_size // shards
+        return self.for_rows(shard * each, (shard + 1) * each)
+
+    def tokens_at(self, index: np.ndarray) -> np.ndarray:
+        """Windows by their running index: i64[...] -> i32[..., T + 1]."""
+        raise NotImplementedError
+
+    def batch_at(self: Any, step: int, steps: int) -> dict[str, np.ndarray]:
+        """`{"tokens": i32[S, B, T + 1]}` of the `steps` steps from `step` on, this host's rows."""
+        if step < 0 or steps < 0:
+            raise ValueError(f"step={step} and steps={steps} must not be negative")
+        # a position that was reset is negative before the step of the reset, where nobody trains
+        begin = max(step + self.shift, 0)
+        each = np.arange(begin, begin + steps, dtype=np.int64)[:, None]
+        return {
+            "tokens": self.tokens_at(each * self.batch_size + np.arange(*self.span, dtype=np.int64))
+        }
+
+    def check_rows(self: Any) -> None:
+        start, stop = self.span
+        if not 0 <= start < stop <= self.batch_size:
+            raise ValueError(f"rows {start} to {stop} are not in a batch of {self.batch_size}")
 
 
 @dataclass(frozen=True, eq=False)
-class Batches:
+class Batches(Positions):
     """Training batches of a stream of tokens u[N].
 
     An epoch is a permutation of all its windows, which are `context` tokens long and share one
@@ -35,37 +80,28 @@ class Batches:
                 f"data.batch_size={self.batch_size} needs {need}; allowed: "
                 + allowed(have, self.batch_size + 1, "model.context")
             )
-        start, stop = self.span
-        if not 0 <= start < stop <= self.batch_size:
-            raise ValueError(f"rows {start} to {stop} are not in a batch of {self.batch_size}")
-
-    @property
-    def span(self) -> tuple[int, int]:
-        return self.rows or (0, self.batch_size)
+        self.check_rows()
 
     @property
     def windows(self) -> int:
         """Windows in one epoch."""
         return len(self.stream) // self.context - 1
 
-    def for_rows(self, start: int, stop: int) -> "Batches":
-        """The same batches, of which only some rows are read."""
-        return replace(self, rows=(start, stop))
+    def tokens_at(self, index: np.ndarray) -> np.ndarray:
+        """Windows by their running index: i64[...] -> i32[..., T + 1]."""
+        return _gather(self.stream, self.window_at(index), self.context)
 
-    def batch_at(self, step: int, steps: int) -> dict[str, np.ndarray]:
-        """`{"tokens": i32[S, B, T + 1]}` of the `steps` steps from `step` on, this host's rows."""
-        if step < 0 or steps < 0:
-            raise ValueError(f"step={step} and steps={steps} must not be negative")
-        # a position that was reset is negative before the step of the reset, where nobody trains
-        begin = max(step + self.shift, 0)
-        each = np.arange(begin, begin + steps, dtype=np.int64)[:, None]
-        starts = self.window_at(each * self.batch_size + np.arange(*self.span, dtype=np.int64))
-        return {"tokens": _gather(self.stream, starts, self.context)}
+    def example(self) -> np.ndarray:
+        """Tokens u[N] that a bigram model is fitted to: all, or runs of a stream that is long."""
+        if len(self.stream) <= EXAMPLE_TOKENS:
+            return self.stream
+        starts = np.arange(RUNS) * (len(self.stream) // RUNS)
+        return np.concatenate([self.stream[at : at + EXAMPLE_TOKENS // RUNS] for at in starts])
 
     def window_at(self, index: np.ndarray) -> np.ndarray:
         """Where in the stream the window with a running index starts; i64[...] -> i64[...]."""
         order, keys = shuffled(index, self.windows, self.seed)
-        shift = (_mix(keys) % np.uint64(self.context)).astype(np.int64)
+        shift = (mixed(keys) % np.uint64(self.context)).astype(np.int64)
         return shift + order * self.context
 
 
@@ -75,7 +111,7 @@ def shuffled(index: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.nd
     An epoch is a permutation of all of them, and each epoch has its own.
     """
     epoch, place = np.divmod(index, size)
-    keys = _mix(_mix(epoch.astype(np.uint64)) + np.uint64(seed))
+    keys = mixed(mixed(epoch.astype(np.uint64)) + np.uint64(seed))
     return _permuted(place.astype(np.uint64), keys, size).astype(np.int64), keys
 
 
@@ -136,12 +172,12 @@ def _feistel(x: np.ndarray, keys: np.ndarray, half: int) -> np.ndarray:
     mask, bits = np.uint64(2**half - 1), np.uint64(half)
     high, low = x >> bits, x & mask
     for number in range(ROUNDS):
-        mixed = _mix(keys + np.uint64(number << 32) + low)
-        high, low = low, high ^ (mixed & mask)
+        random = mixed(keys + np.uint64(number << 32) + low)
+        high, low = low, high ^ (random & mask)
     return (high << bits) | low
 
 
-def _mix(x: np.ndarray) -> np.ndarray:
+def mixed(x: np.ndarray) -> np.ndarray:
     """splitmix64: u64 -> u64, one to one; wraps around, as it should."""
     x = x + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -6,9 +6,10 @@ import io
 import json
 import logging
 import os
+import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -17,8 +18,8 @@ import numpy as np
 
 from jaxhpo.errors import UsageError
 
-VERSION = 1
-UNFINISHED = ".new-"
+VERSION = 2
+UNFINISHED, PIECES = ".new-", ".pieces"
 log = logging.getLogger("jaxhpo.data")
 
 
@@ -68,21 +69,50 @@ class Cache:
 
     def tokens(self, key: str, build: Callable[[], np.ndarray]) -> np.ndarray:
         """The tokens with a key, u[N] mapped from their file; `build` makes them if needed."""
+        if (found := self.find_tokens(key)) is not None:
+            return found
+        stream = build()
+        with self._noted():
+            self.keep_tokens(key, [stream])
+        return stream
+
+    def find_tokens(self, key: str) -> np.ndarray | None:
+        """The tokens with a key, mapped from their file, if they are there and undamaged."""
         if path := self._verified(f"tokens-{key}.npy"):
             mapped = np.load(path, mmap_mode="r", allow_pickle=False)
             return mapped.view(np.ndarray)
-        stream = build()
-        self._write(f"tokens-{key}.npy", lambda file: np.save(file, stream, allow_pickle=False))
-        return stream
+        return None
+
+    def keep_tokens(self, key: str, pieces: Sequence[np.ndarray]) -> None:
+        """Writes tokens that follow each other as one array; OSError where that can't be done."""
+        dtype, shape = pieces[0].dtype, (sum(map(len, pieces)),)
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False}
+
+        def write(file: IO[bytes]) -> None:
+            np.lib.format.write_array_header_1_0(file, {**header, "shape": shape})
+            for piece in pieces:
+                file.write(np.ascontiguousarray(piece, dtype).data)
+
+        self._put(f"tokens-{key}.npy", write)
 
     def text(self, key: str, build: Callable[[], str], keep: bool = True) -> str:
         """The text with a key; `build` makes it if needed, and it stays unless not to be kept."""
-        if path := self._verified(f"text-{key}.json"):
-            return path.read_text("utf-8")
+        if (found := self.find_text(key)) is not None:
+            return found
         text = build()
         if keep:
-            self._write(f"text-{key}.json", lambda file: file.write(text.encode()))
+            with self._noted():
+                self.keep_text(key, text)
         return text
+
+    def find_text(self, key: str) -> str | None:
+        """The text with a key, if it is there and undamaged."""
+        path = self._verified(f"text-{key}.json")
+        return None if path is None else path.read_text("utf-8")
+
+    def keep_text(self, key: str, text: str) -> None:
+        """Writes a text; OSError where that can't be done."""
+        self._put(f"text-{key}.json", lambda file: file.write(text.encode()))
 
     def _verified(self, name: str) -> Path | None:
         """The file if it is there with the size and digest noted beside it."""
@@ -103,19 +133,24 @@ class Cache:
             return None
         return path
 
-    def _write(self, name: str, write: Callable[[IO[bytes]], object]) -> None:
+    def _put(self, name: str, write: Callable[[IO[bytes]], object]) -> None:
         """The file, then the note that makes it valid; each is replaced at once."""
         if self.folder is None:
             return
+        with _Replaced(self.folder / name) as file:
+            write(file)
+        with (self.folder / name).open("rb") as file:
+            found = _sum(file)
+        with _Replaced(self.folder / f"{name}.sum") as file:
+            file.write(found.encode())
+
+    @contextlib.contextmanager
+    def _noted(self) -> Generator[None]:
+        """What can't be kept is used all the same, and noted."""
         try:
-            with _Replaced(self.folder / name) as file:
-                write(file)
-            with (self.folder / name).open("rb") as file:
-                found = _sum(file)
-            with _Replaced(self.folder / f"{name}.sum") as file:
-                file.write(found.encode())
+            yield
         except OSError as error:
-            log.warning("not cached, %s: %s", self.folder / name, _reason(error))
+            log.warning("not cached, %s: %s", self.folder, _reason(error))
 
 
 class _Replaced:
@@ -143,11 +178,13 @@ class _Replaced:
 
 
 def _sweep(folder: Path) -> None:
-    """Removes what processes that were killed while writing left behind, a day ago or more."""
-    for left in folder.glob(f"{UNFINISHED}*"):
-        with contextlib.suppress(OSError):
-            if left.stat().st_mtime < time.time() - 86400:
-                left.unlink()
+    """Removes what processes that were killed while writing left behind, a day ago or more, and the
+    pieces of streams that nobody went on with for a month."""
+    for pattern, days in ((f"{UNFINISHED}*", 1), (f"*{PIECES}", 30)):
+        for left in folder.glob(pattern):
+            with contextlib.suppress(OSError):
+                if left.stat().st_mtime < time.time() - days * 86400:
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def _sum(file: io.BufferedReader) -> str:

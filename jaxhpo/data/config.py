@@ -1,5 +1,6 @@
 """What text is trained on, and how it becomes batches of tokens."""
 
+import math
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -11,8 +12,9 @@ class DataConfig:
     """Text, tokenizer and batches; every value is static."""
 
     source: str = "stdlib"
-    """stdlib (Python's own source code), synthetic (a toy language), a text file, a folder, or a
-    prepared data set such as tfds:lm1b"""
+    """stdlib (Python's own source code), synthetic (a toy language), a text file, a folder, a
+    prepared data set such as tfds:lm1b or tfds:c4/en@train[:1%], or several of these by their
+    weights: mix(stdlib=0.7, notes.txt=0.3)"""
     tokenizer: str = "bytes"
     """bytes, bpe (trained on the training part), or the path of a tokenizer.json"""
     vocab_size: int | None = None
@@ -20,13 +22,20 @@ class DataConfig:
     batch_size: int = 8
     """sequences in one training batch, and in one held-out batch"""
     held_out: float = 0.1
-    """share of the documents that is never trained on"""
+    """share of the documents that is never trained on (of a prepared data set with a validation
+    split: that split instead)"""
     eval_batches: int = 8
     """held-out batches that a score is measured on"""
     glob: str = "**/*"
     """which files of a folder are read; hidden ones never are"""
     tfds_dir: str | None = None
-    """folder that has the prepared data sets (default: that of tensorflow-datasets)"""
+    """folder, or gs:// folder, of prepared data sets (default: that of tensorflow-datasets)"""
+    column: str | None = None
+    """column of a prepared data set that is the text (default: found by its name, such as text)"""
+    stream: bool = False
+    """read prepared data sets while training, and keep no tokens of them (for data too large to)"""
+    workers: int | None = None
+    """processes that make tokens of a large corpus (default: one for each core)"""
     cache: str | None = None
     """folder for tokens and trained tokenizers (default: jaxhpo in the user's cache folder)"""
 
@@ -34,7 +43,7 @@ class DataConfig:
         for name in ("source", "tokenizer", "glob"):
             if not getattr(self, name).strip():
                 raise UsageError(f"data.{name} is empty; leave it out or give a value")
-        for name in ("source", "tokenizer", "glob", "cache", "tfds_dir"):
+        for name in ("source", "tokenizer", "glob", "cache", "tfds_dir", "column"):
             if "\0" in (getattr(self, name) or ""):
                 raise UsageError(f"data.{name} contains a NUL character; allowed: text without")
         if self.cache is not None and not self.cache.strip():
@@ -46,8 +55,70 @@ class DataConfig:
             raise UsageError(f"data.held_out={self.held_out}; allowed: above 0 and below 1")
         if self.vocab_size is not None and self.vocab_size < 1:
             raise UsageError(f"data.vocab_size={self.vocab_size}; allowed: 257 or more")
+        if self.workers is not None and self.workers < 1:
+            raise UsageError(f"data.workers={self.workers}; allowed: 1 or more")
+        _ = self.mixture  # refused here where it is none
         if PurePath(self.glob).is_absolute() or ".." in PurePath(self.glob).parts:
             raise UsageError(f"data.glob={self.glob}; allowed: a pattern inside the folder")
+
+    @property
+    def mixture(self) -> tuple[tuple[str, float], ...]:
+        """Names and weights of the sources; one source is a mixture of one.
+
+        Raises UsageError for a `mix(...)` that is none.
+
+        >>> DataConfig(source="mix(stdlib=3, notes.txt=1)").mixture
+        (('stdlib', 3.0), ('notes.txt', 1.0))
+        """
+        text = self.source.strip()
+        if not (text.startswith("mix(") and text.endswith(")")):
+            return ((self.source, 1.0),)
+        found: dict[str, float] = {}
+        for part in text[4:-1].split(","):
+            name, equals, weight = part.rpartition("=")
+            name = name.strip()
+            if not name or not equals:
+                raise UsageError(
+                    f"data.source={text}: {part.strip() or 'nothing'!r} is no NAME=WEIGHT; "
+                    "allowed: such as mix(stdlib=0.7, notes.txt=0.3), no name with a comma"
+                )
+            if name in found:
+                raise UsageError(f"data.source={text} names {name} twice; allowed: once")
+            found[name] = _weight(text, name, weight.strip())
+        least = sum(found.values()) / MOST_UNEQUAL
+        for name, weight in found.items():
+            if weight < least:
+                raise UsageError(
+                    f"data.source={text}: the weight of {name} is below one part in "
+                    f"{MOST_UNEQUAL} of all; allowed: a larger one, or leave {name} out"
+                )
+        return tuple(found.items())
+
+    def refuse_several(self, what: str) -> None:
+        """Raises UsageError for a mixture, a part of a split or a stream."""
+        if len(self.mixture) > 1:
+            raise UsageError(f"data.source={self.source} with {what}; allowed: one source")
+        if self.source.startswith("tfds:") and "@" in self.source:
+            raise UsageError(f"data.source={self.source} with {what}; allowed: a whole data set")
+        if self.stream:
+            raise UsageError(f"data.stream with {what}; leave it out: its examples are kept")
+
+
+MOST_UNEQUAL = 1 << 16
+"""A source has at least one part in so many of a mixture."""
+
+
+def _weight(text: str, name: str, written: str) -> float:
+    try:
+        weight = float(written)
+    except ValueError:
+        weight = math.nan
+    if not (math.isfinite(weight) and weight > 0):
+        raise UsageError(
+            f"data.source={text}: the weight {written} of {name}; allowed: a number above 0 (leave "
+            f"{name} out where none of it is wanted)"
+        )
+    return weight
 
 
 @dataclass(frozen=True)

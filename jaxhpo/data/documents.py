@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from jaxhpo.errors import UsageError
 
@@ -68,11 +69,16 @@ def fingerprint(texts: Iterable[tuple[str, bytes]]) -> tuple[str, int]:
     """sha256 over names and texts, in order, and the bytes of all texts."""
     digest, size = hashlib.sha256(), 0
     for name, text in texts:
-        for each in (os.fsencode(name), text):
-            digest.update(len(each).to_bytes(8, "little"))
-            digest.update(each)
+        digest_of(digest, name, text)
         size += len(text)
     return digest.hexdigest(), size
+
+
+def digest_of(digest: Any, name: str, text: bytes) -> None:
+    """Puts one text and its name into a digest."""
+    for each in (os.fsencode(name), text):
+        digest.update(len(each).to_bytes(8, "little"))
+        digest.update(each)
 
 
 def _rank(name: str) -> float:

@@ -1,32 +1,24 @@
-"""Data sets of tensorflow-datasets that are on this machine, read without tensorflow.
+"""Data sets of tensorflow-datasets that are on this machine or in Cloud Storage, read without
+tensorflow.
 
 Nothing is downloaded or prepared here: that takes a network and tensorflow, so it is said how.
 """
 
-import difflib
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from jaxhpo.data.config import DataConfig
-from jaxhpo.data.documents import Document
+from jaxhpo.data.known import check_known
+from jaxhpo.data.remote import LISTING_SECONDS, REMOTE, folder, within
 from jaxhpo.data.tables import Row, Table
 from jaxhpo.errors import UsageError
 
 PREFIX = "tfds:"
 INFO = "dataset_info.json"
-MOST_DOCUMENTS = 1_000_000
-TEXTS = ("text", "book_text", "content", "sentence", "document")
 HELD_OUT = ("validation", "validation_matched", "dev", "test", "test_matched")
-UNLISTED = (
-    *("glue", "super_glue", "c4", "wikipedia", "wiki40b", "wmt14_translate", "gsm8k"),
-    *("trivia_qa", "natural_questions", "xnli"),
-)
-"""Names that the library lists only where tensorflow is installed."""
 
 _NAME = re.compile(r"(\w+)(?:/([\w.+-]+))?(?::(\d+\.\d+\.\d+))?")
 
@@ -36,13 +28,30 @@ class Prepared:
     """A data set in a folder, `NAME[/CONFIG][:VERSION]`."""
 
     name: str
-    folder: Path
+    folder: Any
+    """a path with pathlib's methods"""
+
+    @property
+    def info(self) -> Any:
+        """tensorflow-datasets' DatasetInfo."""
+        return self._builder().info
 
     def splits(self) -> tuple[str, ...]:
         return tuple(self._builder().info.splits)
 
+    def columns(self) -> tuple[str, ...]:
+        return tuple(self._builder().info.features)
+
     def table(self, split: str) -> Table:
         """A split as rows, labels by their names. Raises UsageError naming the splits there are."""
+        where = f"{self.name} {split} row"
+        rows = tuple(Row(row, f"{where} {at}") for at, row in enumerate(self.rows(split)))
+        if not rows:
+            raise UsageError(f"data set {self.name}: the split {split} has no examples")
+        return Table(f"{self.name} {split}", self.columns(), rows)
+
+    def rows(self, split: str) -> Iterator[dict[str, Any]]:
+        """The same rows by column, one at a time."""
         builder = self._builder()
         if split not in builder.info.splits:
             raise UsageError(
@@ -51,14 +60,8 @@ class Prepared:
             )
         features = builder.info.features
         classes = {n: f.names for n, f in features.items() if getattr(f, "names", None)}
-        where = f"{self.name} {split} row"
-        rows = tuple(
-            Row({n: _plain(v, classes.get(n)) for n, v in row.items()}, f"{where} {at}")
-            for at, row in enumerate(builder.as_data_source(split=split))
-        )
-        if not rows:
-            raise UsageError(f"data set {self.name}: the split {split} has no examples")
-        return Table(f"{self.name} {split}", tuple(features), rows)
+        for row in builder.as_data_source(split=split):
+            yield {n: _plain(v, classes.get(n)) for n, v in row.items()}
 
     def _builder(self) -> Any:
         import tensorflow_datasets as tfds
@@ -77,19 +80,19 @@ def find(source: str, tfds_dir: str | None) -> Prepared:
     if match is None:
         raise UsageError(f"data.source={source}; allowed: tfds:NAME, such as tfds:glue/sst2")
     name, config, version = match.groups()
-    root = Path(tfds_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
-    folders = [
-        path.parent for depth in ("*", "*/*") for path in (root / name).glob(f"{depth}/{INFO}")
-    ]
+    given = tfds_dir or os.environ.get("TFDS_DATA_DIR")
+    option = "TFDS_DATA_DIR" if given and not tfds_dir else "data.tfds_dir"
+    root = folder(given or "~/tensorflow_datasets", option)
+    folders = _listed(root, name, f"{option}={given}")
     found = [each for each in folders if _is(each, root / name, config, version)]
     if not found:
-        _check_known(source, name)
+        check_known(source, name, config, _others(root))
         raise UsageError(
             f"data set {asked} is not prepared under {root}; prepare it where there is a network "
             f"(needs tensorflow): tfds build {asked} --file_format=array_record, copy the folder "
-            "here and pass --data.tfds-dir"
+            "here and pass --data.tfds-dir; or do without: --data.source stdlib"
         )
-    if len({each.parent for each in found}) > 1:
+    if len({str(each.parent) for each in found}) > 1:
         configs = ", ".join(sorted({f"{name}/{each.parent.name}" for each in found}))
         raise UsageError(f"data.source={source} is one of several; allowed: {configs}")
     newest = max(found, key=_version)
@@ -105,45 +108,44 @@ def find(source: str, tfds_dir: str | None) -> Prepared:
     return Prepared(asked, newest)
 
 
-def documents(config: DataConfig) -> list[Document]:
-    """The texts of a data set's training split, for language modelling."""
-    found = find(config.source, config.tfds_dir)
-    table = found.table("train" if "train" in found.splits() else found.splits()[0])
-    if len(table.rows) > MOST_DOCUMENTS:
-        raise UsageError(
-            f"data.source={config.source} has {len(table.rows)} documents; allowed: up to "
-            f"{MOST_DOCUMENTS}"
-        )
-    column = next((each for each in TEXTS if each in table.columns), None)
-    if column is None:
-        raise UsageError(
-            f"data.source={config.source} has no text to model; it has {', '.join(table.columns)}"
-        )
-    return [
-        Document(f"{found.name}/{at}", content=str(row.values[column]).encode())
-        for at, row in enumerate(table.rows)
-        if row.values[column]
+def _listed(root: Any, name: str, shown: str) -> list[Any]:
+    """Folders of a data set's versions, with or without configs between."""
+    found = lambda: [
+        path.parent for depth in ("*", "*/*") for path in (root / name).glob(f"{depth}/{INFO}")
     ]
+    if not _is_remote(root):
+        if shown.partition("=")[2] != "None" and not root.is_dir():
+            raise UsageError(f"{shown} is no folder; allowed: one that has prepared data sets")
+        return found()
+    try:
+        return within(LISTING_SECONDS, found)
+    except Exception as error:  # of a library that has many kinds, none of them ours
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise UsageError(f"{shown} can't be listed: {reason}") from None
 
 
-def _is(folder: Path, home: Path, config: str | None, version: str | None) -> bool:
+def _others(root: Any) -> Sequence[str]:
+    """Names of the data sets that are prepared in a folder."""
+    if _is_remote(root):
+        return within(LISTING_SECONDS, lambda: [path.name for path in root.iterdir()])
+    if not root.is_dir():
+        return ()
+    found = (path for depth in ("*", "*/*") for path in root.glob(f"*/{depth}/{INFO}"))
+    return sorted({path.relative_to(root).parts[0] for path in found})
+
+
+def _is_remote(root: Any) -> bool:
+    return str(root).startswith(REMOTE)
+
+
+def _is(folder: Any, home: Any, config: str | None, version: str | None) -> bool:
     inner = folder.relative_to(home).parts
     fits = config is None or (len(inner) == 2 and inner[0] == config)
     return fits and version in (None, inner[-1])
 
 
-def _version(folder: Path) -> tuple[int, ...]:
+def _version(folder: Any) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", folder.name))
-
-
-def _check_known(source: str, name: str) -> None:
-    import tensorflow_datasets as tfds
-
-    known: Iterable[str] = {*tfds.list_builders(with_community_datasets=False), *UNLISTED}
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UsageError(f"data.source={source}: there is no data set {name}{hint}")
 
 
 def _plain(value: Any, names: list[str] | None) -> Any:

@@ -4,8 +4,7 @@ import difflib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from jaxhpo.data import prepared, stdlib, synthetic
-from jaxhpo.data.config import DataConfig
+from jaxhpo.data import stdlib, synthetic
 from jaxhpo.data.documents import Document
 from jaxhpo.errors import UsageError
 
@@ -16,26 +15,24 @@ SOURCES: dict[str, Callable[[], Sequence[Document]]] = {
 """Name -> its documents: at least one, with unique names. Everything else is a path."""
 
 
-def read_documents(config: DataConfig) -> Sequence[Document]:
+def read_documents(source: str, glob: str) -> Sequence[Document]:
     """The documents of a source, not read yet; raises UsageError where there are none."""
-    if config.source in SOURCES:
-        return SOURCES[config.source]()
-    if config.source.startswith(prepared.PREFIX):
-        return prepared.documents(config)
+    if source in SOURCES:
+        return SOURCES[source]()
     try:
-        path = Path(config.source).expanduser()
+        path = Path(source).expanduser()
         if path.is_dir():
-            return _folder(path, config.glob)
+            return _folder(path, glob)
         if path.is_file():
             return [_file(path)]
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"data.source={config.source}: {reason}") from None
-    near = difflib.get_close_matches(config.source, SOURCES, n=1)
+        raise UsageError(f"data.source={source}: {reason}") from None
+    near = difflib.get_close_matches(source, SOURCES, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise UsageError(
-        f"data.source={config.source} is neither a file nor a folder; allowed: "
-        f"{', '.join(SOURCES)}, tfds:NAME, or the path of one{hint}"
+        f"data.source={source} is neither a file nor a folder; allowed: "
+        f"{', '.join(SOURCES)}, tfds:NAME, the path of one, or mix(NAME=WEIGHT, ...){hint}"
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxhpo.data.cache import Cache, key_of
-from jaxhpo.data.documents import Part
+from jaxhpo.data.documents import Document
 from jaxhpo.errors import UsageError
 
 VOCAB_SIZE = 4096
@@ -31,7 +31,7 @@ class Subwords:
     """
 
     def __init__(self, json: str, name: str) -> None:
-        self.name = name
+        self.name, self.json = name, json
         self.engine = self._guarded(lambda: _parse(json), "can't be read")
         vocab = self._guarded(lambda: self.engine.get_vocab(with_added_tokens=True), "has no ids")
         highest = max(vocab.values(), default=-1)
@@ -104,7 +104,7 @@ class Subwords:
 
 
 def trained(
-    vocab_size: int | None, train: Callable[[], Part], fingerprint: str, cache: Cache
+    vocab_size: int | None, train: Callable[[], Iterable[Document]], fingerprint: str, cache: Cache
 ) -> Subwords:
     """A byte-level BPE of the training part, from the cache if it was trained before.
 
@@ -156,7 +156,7 @@ def _parse(json: str) -> Any:
     return engine
 
 
-def _train(size: int, part: Part) -> str:
+def _train(size: int, part: Iterable[Document]) -> str:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     engine = Tokenizer(models.BPE())

@@ -123,6 +123,7 @@ def open_examples(
     At most `data.eval_batches` batches are held out, spread evenly over what there is. Raises
     UsageError for a source that can't be used, naming file and line where one is wrong.
     """
+    data.refuse_several(f"task={kind}")
     parts = read_examples(data, examples, kind)
     encode: Any = encode_instructions if kind == "instructions" else encode_examples
     train = encode(tokenizer, parts.train, context, vocab)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxhpo.data import subwords
 from jaxhpo.data.cache import Cache
 from jaxhpo.data.config import DataConfig
-from jaxhpo.data.documents import Part
+from jaxhpo.data.documents import Document
 from jaxhpo.errors import UsageError
 
 
@@ -65,19 +65,21 @@ class Bytes:
 
 
 def _bytes(
-    config: DataConfig, train: Callable[[], Part], fingerprint: str, cache: Cache
+    config: DataConfig, train: Callable[[], Iterable[Document]], fingerprint: str, cache: Cache
 ) -> Tokenizer:
     _refuse_vocab_size(config)
     return Bytes()
 
 
 def _bpe(
-    config: DataConfig, train: Callable[[], Part], fingerprint: str, cache: Cache
+    config: DataConfig, train: Callable[[], Iterable[Document]], fingerprint: str, cache: Cache
 ) -> Tokenizer:
     return subwords.trained(config.vocab_size, train, fingerprint, cache)
 
 
-TOKENIZERS: dict[str, Callable[[DataConfig, Callable[[], Part], str, Cache], Tokenizer]] = {
+TOKENIZERS: dict[
+    str, Callable[[DataConfig, Callable[[], Iterable[Document]], str, Cache], Tokenizer]
+] = {
     "bytes": _bytes,
     "bpe": _bpe,
 }
@@ -85,7 +87,7 @@ TOKENIZERS: dict[str, Callable[[DataConfig, Callable[[], Part], str, Cache], Tok
 
 
 def open_tokenizer(
-    config: DataConfig, train: Callable[[], Part], fingerprint: str, cache: Cache
+    config: DataConfig, train: Callable[[], Iterable[Document]], fingerprint: str, cache: Cache
 ) -> Tokenizer:
     """The tokenizer that a config asks for. Raises UsageError naming `data.tokenizer`."""
     if config.tokenizer in TOKENIZERS:

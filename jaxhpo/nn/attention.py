@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxhpo.nn.config import ModelConfig
+from jaxhpo.nn.constraints import constrain
 from jaxhpo.nn.layers import Norm, dropout, linear
 from jaxhpo.nn.rope import frequencies
 
@@ -49,7 +50,7 @@ class Attention(nnx.Module):
             rate=rate,
             key=key,
         )
-        return self.out(mixed.reshape(*x.shape[:2], -1))
+        return self.out(constrain("heads", mixed).reshape(*x.shape[:2], -1))
 
     def extend(
         self, x: Array, rotation: Array | None, memory: "Memory", slots: Array, seen: Array
@@ -66,7 +67,8 @@ class Attention(nnx.Module):
 
     def _projected(self, x: Array, rotation: Array | None) -> tuple[Array, Array, Array]:
         heads = (*x.shape[:2], -1, self.config.width_of_head)
-        q, k, v = (f(x).reshape(heads) for f in (self.query, self.key, self.value))
+        projected = (f(x).reshape(heads) for f in (self.query, self.key, self.value))
+        q, k, v = (constrain("heads", each) for each in projected)
         if self.query_norm is not None and self.key_norm is not None:
             q, k = self.query_norm(q), self.key_norm(k)
         if rotation is not None:

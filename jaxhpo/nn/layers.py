@@ -9,6 +9,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from jaxhpo.nn.config import ModelConfig
+from jaxhpo.nn.constraints import constrain
 
 Array = jax.Array
 
@@ -146,4 +147,4 @@ class Mlp(nnx.Module):
             hidden = jax.nn.silu(self.gate(x)) * self.up(x)
         else:
             hidden = jax.nn.gelu(self.up(x), approximate=self.activation == "gelu_tanh")
-        return self.down(dropout(hidden, rate, key))
+        return self.down(dropout(constrain("hidden", hidden), rate, key))

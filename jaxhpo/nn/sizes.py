@@ -1,6 +1,7 @@
 """How large a model is and what it costs, by closed formulas; nothing here needs jax."""
 
 import math
+from collections.abc import Mapping
 
 from jaxhpo.errors import UsageError
 from jaxhpo.nn.config import ModelConfig
@@ -33,12 +34,15 @@ def count_parameters(config: ModelConfig) -> int:
     return sum(math.prod(shape) for shape in tensors(config).values())
 
 
-def parameter_bytes(config: ModelConfig) -> int:
-    """Bytes of a model's parameters: those of norms in float32, all others in `param_dtype`."""
+def parameter_bytes(config: ModelConfig, held: Mapping[str, tuple[int, ...]] | None = None) -> int:
+    """Bytes of a model's parameters: those of norms in float32, all others in `param_dtype`.
+
+    `held` are the shapes of the parts of them on one device, by path (default: all).
+    """
     width = 2 if config.param_dtype == "bfloat16" else 4
     return sum(
         (4 if "norm/" in name else width) * math.prod(shape)
-        for name, shape in tensors(config).items()
+        for name, shape in (tensors(config) if held is None else held).items()
     )
 
 
@@ -109,6 +113,7 @@ def activation_bytes(
     remat: bool,
     unroll: bool = False,
     fused: bool = False,
+    tensor: int = 1,
 ) -> int:
     """Bytes that a backward pass holds at its peak, beside gradients, on `batch` x `sequence`.
 
@@ -116,22 +121,26 @@ def activation_bytes(
     (`unroll`) also what lies between them, about twice as much again. With `remat` it keeps its
     input, and one block at a time is rebuilt. To these come the logits, or what a block needs in
     float32 while it is differentiated, whichever is more. `fused` attention keeps no scores.
+    `tensor` devices share heads, the width of the feed-forward layer, and the vocabulary if they
+    divide it.
     Within 15% of what XLA's CPU compiler says.
     """
     tokens, width = batch * sequence, 2 if config.compute_dtype == "bfloat16" else 4
-    scores, mlp = 0 if fused else config.num_heads * sequence, config.mlp_width
-    projected = 2 * (config.num_heads + config.kv_heads) * config.width_of_head
+    scores, mlp = 0 if fused else config.num_heads * sequence // tensor, config.mlp_width // tensor
+    projected = 2 * (config.num_heads + config.kv_heads) * config.width_of_head // tensor
     gates = 2 if config.activation == "swiglu" else 1
     products = projected + scores + 2 * config.d_model + gates * mlp
     blocks = 1 if remat else config.num_layers
     kept = width * (config.num_layers * config.d_model + blocks * products)
-    logits = 4 * LOGITS_COPIES * _vocabulary(config)
+    vocabulary = _vocabulary(config)
+    logits = 4 * LOGITS_COPIES * vocabulary // (1 if vocabulary % tensor else tensor)
     if unroll and not remat:
         passing = 2 * width * config.num_layers * products
     else:
         passing = 4 * round(BLOCK_COPIES * (mlp + config.d_model) + SCORES_COPIES * scores)
     rounds = width == 2 and config.param_dtype == "float32"
-    rounded = width * count_parameters(config) if rounds else 0  # the weights as bfloat16
+    # the weights as bfloat16
+    rounded = width * count_parameters(config) // tensor if rounds else 0
     return tokens * (kept + max(logits, passing)) + rounded
 
 

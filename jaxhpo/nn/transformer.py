@@ -16,6 +16,7 @@ from jaxhpo.errors import UsageError
 from jaxhpo.nn.adapted import Adapter
 from jaxhpo.nn.attention import Attention, Memory, rotation_of
 from jaxhpo.nn.config import ModelConfig
+from jaxhpo.nn.constraints import constrain
 from jaxhpo.nn.hyperparams import Dropout
 from jaxhpo.nn.layers import Mlp, dropout, linear, norm, normal, product
 
@@ -215,7 +216,7 @@ class _Transformer(nnx.Module):
         self, tokens: Array, positions: Array | slice, token_types: Array | None = None
     ) -> Array:
         """What enters the blocks: i32[B, T] -> f[B, T, D]."""
-        table = self.embed.embedding[...]
+        table = constrain("table", self.embed.embedding[...])
         x = table.at[tokens].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
         x = x.astype(jnp.float32)
         if self.positions is not None:
@@ -224,7 +225,7 @@ class _Transformer(nnx.Module):
             x = x + self.token_types.embedding[...][0 if token_types is None else token_types]
         if self.embed_norm is not None:
             x = self.embed_norm(x)
-        return x.astype(self.config.compute_dtype)
+        return constrain("stream", x.astype(self.config.compute_dtype))
 
     def _blocks(
         self,
@@ -243,7 +244,7 @@ class _Transformer(nnx.Module):
         def layer(x: Array, row: tuple[_Block, Dropout, Array | None, Any]) -> tuple[Array, Any]:
             block, rates, key, own = row
             noted = None if adapter is None else adapter.attach(block, own)
-            x = block(x, rotation, rates, key, real)
+            x = constrain("stream", block(x, rotation, rates, key, real))
             return x, None if noted is None else noted()
 
         remat = self.config.remat
@@ -270,7 +271,8 @@ class _Transformer(nnx.Module):
             approximate = self.config.activation == "gelu_tanh"
             x = self.readout_norm(jax.nn.gelu(self.readout_dense(x), approximate=approximate))
         kernel = self.embed.embedding[...].T if self.readout is None else self.readout[...]
-        logits = product(x, kernel.astype(x.dtype), jnp.float32)
+        kernel = constrain("readout", kernel.astype(x.dtype))
+        logits = constrain("logits", product(x, kernel, jnp.float32))
         if self.readout_bias is not None:
             logits = logits + self.readout_bias[...].astype(jnp.float32)
         cap = self.config.logit_softcap

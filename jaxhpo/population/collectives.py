@@ -15,6 +15,8 @@ The text is that of the backend which compiled it: a CPU's compiler makes no asy
 an all-reduce with a slice of its result where a TPU's makes a reduce-scatter.
 """
 
+import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -125,8 +127,8 @@ def read(text: str, shape: Mapping[str, int]) -> Traffic:
 def groups_of(instruction: Instruction, devices: int) -> tuple[tuple[int, ...], ...]:
     """The groups of devices of a collective, as numbers of partitions.
 
-    Lists `{{0,1},{2,3}}`, the compiler's short form `[2,2]<=[2,2]T(1,0)`, and the pairs of a
-    permutation; an empty list is all devices.
+    Lists `{{0,1},{2,3}}`, the compiler's short form `[2,2]<=[2,2]T(1,0)`, axes of a mesh of its
+    own, `mesh['a'=2,'b'=4] {'b'}`, and the pairs of a permutation; an empty list is all devices.
     """
     if (pairs := instruction.attribute("source_target_pairs")) is not None:
         return _lists(pairs)
@@ -137,6 +139,8 @@ def groups_of(instruction: Instruction, devices: int) -> tuple[tuple[int, ...], 
         return _lists(text)
     if text.startswith("[") and "<=" in text:
         return _iota(text)
+    if (found := _MESH.search(instruction.attributes)) is not None:
+        return _along_axes(found["axes"], found["order"], found["crossed"])
     raise ValueError(f"{instruction.name}: replica_groups={text} is in no form that is known")
 
 
@@ -181,6 +185,33 @@ def _lists(text: str) -> tuple[tuple[int, ...], ...]:
     """`{{0,1},{2,3}}` as tuples."""
     parts = text.strip("{}").split("},{")
     return tuple(tuple(int(number) for number in part.split(",")) for part in parts)
+
+
+_MESH = re.compile(
+    r"replica_groups=mesh\[(?P<axes>[^]]*)\]"
+    r"(?:, device_ids=\((?P<order>\[[\d,]+\](?:T\([\d,]+\))?)\))? \{(?P<crossed>[^}]*)\}"
+)
+_AXIS = re.compile(r"'(?P<name>[^']+)'(?:=(?P<size>\d+)|:\((?P<before>\d+)\)(?P<part>\d+))?")
+
+
+def _along_axes(axes: str, order: str | None, crossed: str) -> tuple[tuple[int, ...], ...]:
+    """`'a'=2,'b'=4` and `'b'`: groups of those that differ in b alone; `'b':(2)2` is a part of an
+    axis, of size 2, with 2 before it. `order` is that of the devices in the mesh."""
+    wanted = {part["name"]: part for part in _AXIS.finditer(crossed)}
+    sides: list[int] = []
+    across: list[int] = []
+    for axis in _AXIS.finditer(axes):
+        size, part = int(axis["size"]), wanted.get(axis["name"])
+        before, own = (1, size) if part is None or not part["part"] else (
+            int(part["before"]), int(part["part"]),
+        )  # fmt: skip
+        if part is not None:
+            across.append(len(sides) + 1)
+        sides += [before, own, size // (before * own)]
+    count = math.prod(sides)
+    devices = np.arange(count) if order is None else np.array(_iota(f"[1,{count}]<={order}")[0])
+    array = np.moveaxis(devices.reshape(sides), across, range(-len(across), 0))
+    return tuple(map(tuple, array.reshape(-1, math.prod(sides[at] for at in across)).tolist()))
 
 
 def _iota(text: str) -> tuple[tuple[int, ...], ...]:

@@ -10,10 +10,12 @@ import jax
 import numpy as np
 from jax.sharding import PartitionSpec
 
+from jaxhpo.nn.constraints import constraining
 from jaxhpo.population import member as life
 from jaxhpo.population import mesh as meshes
-from jaxhpo.population import programs
+from jaxhpo.population import programs, transfer
 from jaxhpo.population.member import Member
+from jaxhpo.population.placing import Placement
 from jaxhpo.population.rows import Rows, padded
 from jaxhpo.population.task import Task
 
@@ -29,8 +31,9 @@ class Engine:
     multiple of shards x chunk, with two rows a shard at least: a loop of one is another program.
 
     `shared` is what all members have in common, such as a frozen base model: a pytree of arrays
-    that is on every device once, is an argument of every program, unbatched and never donated, and
-    that `task.over(shared)` sees inside.
+    that every shard of members has once, is an argument of every program, unbatched and never
+    donated, and that `task.over(shared)` sees inside. The devices that share a member hold its
+    arrays, and those, by the rules of `sharding`.
     """
 
     def __init__(
@@ -50,8 +53,11 @@ class Engine:
         self.size = self.shards * (-(-rows // self.chunk) * self.chunk)
         self.built: list[tuple[str, float]] = []
         self._programs: dict[Any, Callable] = {}
-        self.run_seed = jax.device_put(np.uint32(run_seed), meshes.everywhere(mesh))
-        self.shared = () if shared is None else (jax.device_put(shared, meshes.everywhere(mesh)),)
+        self.run_seed = transfer.put(np.uint32(run_seed), meshes.everywhere(mesh))
+        self.placement = Placement(mesh)
+        self.shared = ()
+        if shared is not None:
+            self.shared = (transfer.put(shared, self.placement.shared(shared)),)
 
     # state
 
@@ -65,16 +71,17 @@ class Engine:
             row,
             *self.shared,
         )
-        place = meshes.by_member(self.mesh)
+        shape = lambda x: jax.ShapeDtypeStruct((self.size, *x.shape), x.dtype)
+        population = jax.tree.map(shape, one)
         return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct((self.size, *x.shape), x.dtype, sharding=place), one
+            lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+            population,
+            self.placement.population(population),
         )
 
     def empty(self, rows: Rows) -> Member:
         """A population of zeros, to be filled by `assemble` with newborns."""
-        return jax.tree.map(
-            lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding), self.abstract(rows)
-        )
+        return transfer.zeros(self.abstract(rows))
 
     # the four programs
 
@@ -110,12 +117,7 @@ class Engine:
 
         By way of the host, so that nothing is compiled for what seldom happens.
         """
-
-        def put(leaf: jax.Array, new: np.ndarray) -> jax.Array:
-            whole = np.array(leaf)
-            whole[place] = new
-            return jax.device_put(whole, leaf.sharding)
-
+        put = lambda leaf, new: transfer.replace_row(leaf, place, new)
         changed = {
             name: jax.tree.map(put, getattr(population, name), part) for name, part in parts.items()
         }
@@ -127,16 +129,21 @@ class Engine:
         """Padded rows on their shards."""
         if isinstance(rows.seeds, jax.Array):
             return rows
-        return jax.device_put(padded(rows, self.size), meshes.by_member(self.mesh))
+        return transfer.put(padded(rows, self.size), meshes.by_member(self.mesh))
 
     def stage(self, batches: Any, axis: int = 2) -> Any:
         """Batches on the device, `axis` (the batch) split over the data axis of the mesh."""
-        return jax.device_put(batches, meshes.by_batch(self.mesh, axis))
+        return transfer.put(batches, meshes.by_batch(self.mesh, axis))
 
     # compiling
 
     def _run(self, kind: str, *args: Any) -> Any:
-        return self.program(kind, *args)(*args, *self.shared)
+        found = self.program(kind, *args)(*args, *self.shared)
+        if self.placement.axes.inner > 1 and jax.default_backend() == "cpu":
+            # a CPU's threads are few: other work beside devices that wait for one another may take
+            # the one that is missing, and nobody goes on (jax-ml/jax issue 25861; seen once)
+            jax.block_until_ready(found)
+        return found
 
     def program(self, kind: str, *args: Any) -> Callable:
         """The compiled program for arguments of these shapes (arrays, or abstract ones)."""
@@ -163,7 +170,13 @@ class Engine:
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), args
         )
-        return jax.jit(mapped, donate_argnums=donate).lower(*abstract)
+        rows = meshes.by_member(self.mesh)
+        places: Any = rows
+        if kind in ("train", "assemble"):
+            population = self.placement.population(abstract[0])
+            places = (population, rows) if kind == "train" else population
+        with constraining(self.placement.constrain):
+            return jax.jit(mapped, donate_argnums=donate, out_shardings=places).lower(*abstract)
 
     @functools.cached_property
     def _kinds(self) -> dict[str, tuple[Callable, Any, Any, tuple[int, ...]]]:

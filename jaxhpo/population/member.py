@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxhpo.nn.constraints import constrain
 from jaxhpo.population.task import Task
 
 INIT = 0xFFFFFFFF
@@ -29,8 +30,9 @@ def stream(run_seed: jax.Array, seed: jax.Array, step: jax.Array | int) -> jax.A
 
 
 def newborn(task: Task, hyperparams: Any, run_seed: jax.Array, seed: jax.Array) -> Member:
-    params = task.init(stream(run_seed, seed, INIT), hyperparams)
-    return Member(params, task.optimizer(hyperparams).init(params), jnp.int32(0))
+    params = constrain("params", task.init(stream(run_seed, seed, INIT), hyperparams))
+    fresh = Member(params, task.optimizer(hyperparams).init(params), jnp.int32(0))
+    return constrain("member", fresh)
 
 
 def gradient(
@@ -50,6 +52,7 @@ def gradient(
     if accumulate == 1:
         return slope(params, batch, hyperparams, key)
     split = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), batch)
+    split = constrain("micro", split)
 
     def add(total, part):
         micro, index = part
@@ -76,7 +79,7 @@ def train_step(
     (loss, observed), grads = gradient(
         task, member.params, batch, hyperparams, key, accumulate, measured
     )
-    grads = jax.tree.map(lambda g: g.astype(jnp.float32), grads)
+    grads = constrain("gradients", jax.tree.map(lambda g: g.astype(jnp.float32), grads))
     optimizer = optax.with_extra_args_support(task.optimizer(hyperparams))
     updates, moments = optimizer.update(grads, member.moments, member.params, step=member.step)
     metrics = {
@@ -88,7 +91,7 @@ def train_step(
     if measured and (measure := getattr(task, "measure", None)) is not None:
         metrics |= measure(hyperparams, member, grads, updates, moments)
     params = optax.apply_updates(member.params, updates)
-    return Member(params, moments, member.step + 1), metrics
+    return constrain("member", Member(params, moments, member.step + 1)), metrics
 
 
 METRICS = ("loss", "lr", "grad_norm")

@@ -1,39 +1,65 @@
-"""Devices as a mesh: members first, then the batch of each member."""
+"""Devices as a mesh: members first, then what shares one member."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxhpo.errors import UsageError
+from jaxhpo.population.config import AXES, Axes
 
-MEMBER, DATA = "member", "data"
+MEMBER, DATA, FSDP, TENSOR = AXES
 
-AXES = (MEMBER, DATA)
-"""All mesh axes in order. Axes that split one member's parameters come behind these."""
+BATCH = (DATA, FSDP)
+"""The axes that share a member's batch."""
 
 
-def make_mesh(devices: int | None = None, data: int = 1) -> Mesh:
-    """A mesh of `devices` (default: all) with `data` of them to each member's batch."""
+def make_mesh(axes: Axes | int | None = None) -> Mesh:
+    """A mesh of these axes over the first devices; a number is that many shards of members, and
+    None all devices so. Raises UsageError where there are not as many.
+
+    Devices keep JAX's order, so that those which share a member are neighbours.
+    """
     found = jax.devices()
-    count = len(found) if devices is None else devices
-    if count > len(found):
-        raise UsageError(
-            f"execution.devices={count}; allowed: 1 to {len(found)}, those that JAX sees"
-        )
-    if count % data:
-        raise UsageError(f"execution.data={data} does not divide the {count} devices")
-    grid = np.asarray(found[:count]).reshape(count // data, data)
+    asked = f"execution.mesh={axes}"
+    if not isinstance(axes, Axes):
+        axes = Axes(member=len(found) if axes is None else axes)
+        asked = f"execution.devices={axes.devices}"
+    if axes.devices > len(found):
+        takes = "" if asked.startswith("execution.devices") else f" takes {axes.devices} devices"
+        raise UsageError(f"{asked}{takes}; allowed: 1 to {len(found)}, those that JAX sees")
+    grid = np.asarray(evenly(found, axes.devices)).reshape(dataclasses.astuple(axes))
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
+def evenly(devices: Sequence[Any], count: int) -> list[Any]:
+    """So many devices in their order, as many of each process as of any other, or one more."""
+    if count == len(devices):
+        return list(devices)
+    numbers = sorted({device.process_index for device in devices})
+    taken: list[Any] = []
+    for rank, number in enumerate(numbers):
+        share = count // len(numbers) + (rank < count % len(numbers))
+        taken += [device for device in devices if device.process_index == number][:share]
+    return taken if len(taken) == count else list(devices[:count])
+
+
+def axes_of(mesh: Mesh) -> Axes:
+    """The sizes of a mesh's axes."""
+    return Axes(**{name: mesh.shape[name] for name in AXES})
+
+
 def by_member(mesh: Mesh) -> NamedSharding:
-    """Rows of a population, one group of rows to a shard."""
+    """Rows of a population, one group of rows to a shard, each row whole on its devices."""
     return NamedSharding(mesh, PartitionSpec(MEMBER))
 
 
 def by_batch(mesh: Mesh, axis: int) -> NamedSharding:
     """An array whose dimension `axis` is the batch; every member shard holds a copy."""
-    return NamedSharding(mesh, PartitionSpec(*[None] * axis, DATA))
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, BATCH))
 
 
 def everywhere(mesh: Mesh) -> NamedSharding:

@@ -56,6 +56,13 @@ def make_rows(
     )
 
 
+def named(rows: Rows) -> dict[str, list]:
+    """The values of each array of rows, by its path, as Python numbers."""
+    leaves = jax.tree_util.tree_leaves_with_path(rows)
+    name = lambda path: jax.tree_util.keystr(path, simple=True, separator=".")
+    return {name(path): np.asarray(leaf).tolist() for path, leaf in leaves}
+
+
 def padded(rows: Rows, size: int) -> Rows:
     """The rows with idle ones behind, up to `size`: no steps, no probe, each its own parent."""
     count = len(rows.seeds)

@@ -3,7 +3,7 @@
 import concurrent.futures
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,23 @@ def write(directory: Path, arrays: Mapping[str, np.ndarray]) -> None:
         checkpointer.close()
 
 
+def write_together(directory: Path, state: Any, seconds: int) -> Callable[[], None]:
+    """Starts a save that all processes of a run make of their own parts of a state's arrays.
+
+    The caller may donate the state as soon as this returns. What is returned waits until all parts
+    are on the disk, for at most `seconds`; it may be called from another thread. Every process must
+    call both, this from its main thread.
+    """
+    import orbax.checkpoint as ocp
+
+    whole = {name: leaf for name, leaf in _named(state).items() if leaf.size}
+    options = {n: ocp.SaveArgs(shard_axes=(0,) if leaf.ndim else ()) for n, leaf in whole.items()}
+    saver = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler(), timeout_secs=seconds)
+    path = (directory / _ITEM).absolute()
+    saver.save(path, args=ocp.args.StandardSave(whole, save_args=options))
+    return saver.close  # waits, and raises what went wrong
+
+
 def read(directory: Path, abstract_state: Any) -> Any:
     """The state that `write` wrote, on the devices that `abstract_state` says."""
     wanted = {name: _with_sharding(leaf) for name, leaf in _named(abstract_state).items()}
@@ -81,13 +98,53 @@ def read(directory: Path, abstract_state: Any) -> Any:
         found = pool.submit(_restore, directory, whole).result()
     for name, leaf in wanted.items():
         if not leaf.size:
-            found[name] = jax.device_put(np.zeros(leaf.shape, leaf.dtype), leaf.sharding)
+            empty = np.zeros(leaf.shape, leaf.dtype)
+            found[name] = jax.make_array_from_callback(
+                leaf.shape, leaf.sharding, lambda index, empty=empty: empty[index]
+            )
     structure = jax.tree.structure(abstract_state)
     return jax.tree.unflatten(structure, [found[name] for name in wanted])
 
 
+def read_rows(directory: Path, abstract_state: Any, rows: Mapping[str, Sequence[int]]) -> Any:
+    """The state that `write` wrote with its rows in another order or number, leaf by leaf.
+
+    Every device reads its own part alone; nothing is exchanged between processes.
+    """
+    named = _named(abstract_state)
+    opened = _open(directory, [name for name, leaf in named.items() if leaf.size])
+
+    def one(name: str, leaf: Any) -> jax.Array:
+        taken = np.asarray(rows[name])
+
+        def part(index: tuple[slice, ...]) -> np.ndarray:
+            if name not in opened:
+                return np.zeros(leaf.shape, leaf.dtype)[index]
+            return np.asarray(opened[name][(taken[index[0]], *index[1:])].read().result())
+
+        return jax.make_array_from_callback(leaf.shape, _with_sharding(leaf).sharding, part)
+
+    return as_tree(abstract_state, {name: one(name, leaf) for name, leaf in named.items()})
+
+
 def read_member(directory: Path, saved: Tree, member: int) -> dict[str, np.ndarray]:
     """Row `member` of arrays that `write` wrote; no other row's bytes are read."""
+    opened = _open(directory, [name for name, (_, shape) in saved.items() if math.prod(shape)])
+    return _row(opened, saved, member)
+
+
+def stored_populations(directory: Path, saved: Tree, names: Iterable[str]) -> dict[str, list[str]]:
+    """What `populations` gives, of arrays that lie in `directory`: a row at a time is read."""
+    opened = _open(directory, [name for name, (_, shape) in saved.items() if math.prod(shape)])
+    found = {}
+    for name in names:
+        own = {leaf: spec for leaf, spec in saved.items() if belongs(leaf, name)}
+        rows = range(_rows(shape for _, shape in own.values()))
+        found[name] = [member_digest(_row(opened, own, row)) for row in rows]
+    return found
+
+
+def _open(directory: Path, names: Sequence[str]) -> dict[str, Any]:
     import tensorstore
 
     base = f"file://{(directory / _ITEM).absolute()}/"
@@ -100,10 +157,13 @@ def read_member(directory: Path, saved: Tree, member: int) -> dict[str, np.ndarr
             open=True,
             read=True,
         )
-        for name, (_, shape) in saved.items()
-        if math.prod(shape)
+        for name in names
     }
-    reading = {name: found.result()[member].read() for name, found in opened.items()}
+    return {name: found.result() for name, found in opened.items()}
+
+
+def _row(opened: Mapping[str, Any], saved: Tree, member: int) -> dict[str, np.ndarray]:
+    reading = {name: opened[name][member].read() for name in saved if name in opened}
     # a chunk that is missing reads as zeros, which its digest does not match
     found = {name: np.asarray(row.result()) for name, row in reading.items()}
     empty = lambda dtype, shape: np.zeros(shape[1:], jax.numpy.dtype(dtype))
@@ -118,11 +178,15 @@ def populations(arrays: Mapping[str, np.ndarray], names: Iterable[str]) -> dict[
     found = {}
     for name in names:
         own = {leaf: array for leaf, array in arrays.items() if belongs(leaf, name)}
-        counts = {array.shape[:1] for array in own.values()}
-        (count,) = counts.pop() if len(counts) == 1 and () not in counts else (0,)
+        count = _rows(array.shape for array in own.values())
         rows = ({leaf: array[row] for leaf, array in own.items()} for row in range(count))
         found[name] = [member_digest(row) for row in rows]
     return found
+
+
+def _rows(shapes: Iterable[tuple[int, ...]]) -> int:
+    counts = {shape[:1] for shape in shapes}
+    return counts.pop()[0] if len(counts) == 1 and () not in counts else 0
 
 
 def belongs(leaf: str, population: str) -> bool:

@@ -19,10 +19,13 @@ _PREFIX = re.compile(r"[a-z0-9][a-z0-9._-]{0,47}")
 
 
 class RunDirectory:
-    """A run's folder: `events.jsonl`, `config.toml`, `checkpoints/`, `parents/`, `report/`."""
+    """A run's folder: `events.jsonl`, `config.toml`, `checkpoints/`, `parents/`, `report/`.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Where `writes` is false nothing is written: another process of the run does that.
+    """
+
+    def __init__(self, path: Path, writes: bool = True) -> None:
+        self.path, self.writes = path, writes
         self._lock: Lock | None = None
 
     @classmethod
@@ -116,6 +119,8 @@ class RunDirectory:
     def write_bytes(self, name: str, content: bytes) -> Path:
         """Write a file whole or not at all; `name` may have folders. Returns its path."""
         target = safe_join(self.path, name)
+        if not self.writes:
+            return target
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name[:80]}.{os.getpid()}.tmp")
         try:

@@ -4,7 +4,7 @@ import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,9 +13,11 @@ from jaxhpo.population.engine import Engine
 from jaxhpo.population.member import Member
 from jaxhpo.population.mesh import by_batch
 from jaxhpo.population.rows import PARTS, Rows, make_rows
+from jaxhpo.population.transfer import fetch_row
 from jaxhpo.search.plan import Plan, Point, Value
 from jaxhpo.study.placement import Shape
 from jaxhpo.study.places import Places
+from jaxhpo.study.streams import layout_of, lengths_of, longest, padded
 
 Statics = tuple[tuple[str, Value], ...]
 """Names and values of a point that decide what is compiled."""
@@ -31,6 +33,13 @@ class Trained:
     metrics: dict[str, Any]
     raw: Any
     scores: Any
+
+
+class Probing(NamedTuple):
+    """The stream of batches of each place, i32[P], and the batches of the probes."""
+
+    streams: np.ndarray
+    batches: Any
 
 
 @dataclass(frozen=True)
@@ -87,14 +96,17 @@ class CompileGroup:
         """Who lives where, and at which step, once the plan's segment is trained."""
         if not plan.assignments:
             return self.places.after(plan) if plan.paused else Places()
-        engine = self.engine_for(len(plan.assignments) + len(plan.paused))
-        return self.places.after(plan, shape_of(engine))
+        return self.places.after(plan, self.shape(len(plan.assignments) + len(plan.paused)))
+
+    def shape(self, held: int) -> Shape:
+        """The places that there are for so many trials."""
+        return shape_of(self.engine_for(held))
 
     def lane_steps(self, plan: Plan, after: Places) -> int:
         """Training steps that the device makes for a plan, those of idle lanes included."""
         steps = {row.trial: row.steps for row in plan.assignments}
         work = [0 if trial is None else steps.get(trial, 0) for trial in after.trials]
-        return shape_of(self.engine_for(len(after.trials))).lane_steps(work)
+        return self.shape(len(after.trials)).lane_steps(work)
 
     # the device
 
@@ -104,16 +116,25 @@ class CompileGroup:
             self.example = plan.assignments[0].point
         after = self.after(plan)
         engine = self.engine_for(len(after.trials))
-        lengths = _lengths(plan, self.places.starts(plan))
-        host_rows = self.places.rows(plan, after, list(lengths), self.lower)
+        lengths = lengths_of(plan, self.places.starts(plan))
+        host_rows = self._rows(plan, after)
         rows = engine.place(host_rows)
         self._assemble(engine, plan, after, host_rows, rows, older)
         batches = self.batches(lengths, self.segment)
         self.population, metrics = engine.train(self.population, rows, batches)
         self.places = after
-        raw, scores = self._select(engine, plan, host_rows, rows)
-        self._stage_ahead(plan)
+        probing = self.probing(plan)
+        raw, scores = self.measured(engine, self.population, host_rows, rows, probing)
+        self.stage_ahead(plan)
         return Trained(metrics, raw, scores)
+
+    def host_rows(self, plan: Plan) -> Rows:
+        """The rows that `run` will place for a plan."""
+        return self._rows(plan, self.after(plan))
+
+    def _rows(self, plan: Plan, after: Places) -> Rows:
+        lengths = lengths_of(plan, self.places.starts(plan))
+        return self.places.rows(plan, after, list(lengths), self.lower)
 
     def rest(self, plan: Plan) -> None:
         """Lets go of trials that a plan without rows for this group no longer holds."""
@@ -141,27 +162,34 @@ class CompileGroup:
             kept = {part: getattr(member, part) for part in PARTS if part in row.keep}
             self.population = engine.insert(self.population, after.trials.index(trial), kept)
 
-    def _select(
-        self, engine: Engine, plan: Plan, host_rows: Rows, rows: Rows
-    ) -> tuple[jax.Array, jax.Array]:
-        """Raw losses and the losses that rank, f32[P, E], on the device."""
-        if not any(row.probe for row in plan.assignments):
-            raw = engine.evaluate(self.population, rows, self.held_out)
-            return raw, raw
+    def probing(self, plan: Plan) -> Probing | None:
+        """What the probes of a plan run on, once its rows are trained; None where it has none."""
         probes = {row.trial: row.probe for row in plan.assignments if row.probe}
-        lengths = _longest((self.places.step_of(trial), n) for trial, n in probes.items())
+        if not probes:
+            return None
+        lengths = longest((self.places.step_of(trial), n) for trial, n in probes.items())
         starts = list(lengths)
-        mine = np.array(
-            [
-                starts.index(step) if trial in probes else 0
-                for trial, step in zip(self.places.trials, self.places.steps, strict=True)
-            ],
-            np.int32,
-        )
-        if not np.array_equal(mine, host_rows.streams):
-            rows = engine.place(replace(host_rows, streams=mine))
-        batches = self.batches(lengths, self.probe)
-        return engine.probe(self.population, rows, batches, self.held_out)
+        mine = [
+            starts.index(step) if trial in probes else 0
+            for trial, step in zip(self.places.trials, self.places.steps, strict=True)
+        ]
+        return Probing(np.array(mine, np.int32), self.batches(lengths, self.probe))
+
+    def measured(
+        self,
+        engine: Engine,
+        population: Any,
+        host_rows: Rows,
+        rows: Rows,
+        probing: Probing | None,
+    ) -> tuple[Any, Any]:
+        """Raw losses and the losses that rank, f32[P, E], on the device."""
+        if probing is None:
+            raw = engine.evaluate(population, rows, self.held_out)
+            return raw, raw
+        if not np.array_equal(probing.streams, host_rows.streams):
+            rows = engine.place(replace(host_rows, streams=probing.streams))
+        return engine.probe(population, rows, probing.batches, self.held_out)
 
     def batches(self, lengths: Mapping[int, int], steps: int) -> Any:
         """Batches [U, steps, B, ...] on the device: streams by the step they start at.
@@ -175,11 +203,11 @@ class CompileGroup:
         key = (*lengths.items(), steps)
         if key not in self.staged:
             parts = [self.batch_at(start, length) for start, length in lengths.items()]
-            stack = lambda *leaves: _padded(leaves, layout, steps)
+            stack = lambda *leaves: padded(leaves, layout, steps)
             self.staged[key] = self.engines[0].stage(jax.tree.map(stack, *parts))
         return self.staged[key]
 
-    def _stage_ahead(self, plan: Plan) -> None:
+    def stage_ahead(self, plan: Plan) -> None:
         """Fetches the next segment's batches while the device is busy, where they are known."""
         starts = {self.places.step_of(row.trial) for row in plan.assignments}
         self.staged, kept = {}, self.staged
@@ -195,7 +223,7 @@ class CompileGroup:
         if self.population is None:
             raise LookupError(f"trial {trial} is not held")
         place = self.places.trials.index(trial)
-        return jax.tree.map(lambda leaf: host_row(leaf, place), self.population.params)
+        return fetch_row(self.population.params, place)
 
     def abstract(self, size: int) -> Member:
         """Shapes and shardings of a population of so many places, for restoring."""
@@ -248,41 +276,8 @@ def label(statics: Statics) -> str:
     return " ".join(f"{name}={value}" for name, value in statics)
 
 
-def layout_of(streams: int) -> int:
-    """Streams of batches that are compiled for: the next power of two."""
-    return 1 << (max(streams, 1) - 1).bit_length()
-
-
 def shape_of(engine: Engine) -> Shape:
     return Shape(engine.size, engine.shards, engine.chunk)
-
-
-def host_row(leaf: jax.Array, place: int) -> np.ndarray:
-    """One row of an array [P, ...], fetched from the shard that has it; nothing is compiled."""
-    for shard in leaf.addressable_shards:
-        rows = shard.index[0].indices(leaf.shape[0])
-        if rows[0] <= place < rows[1]:
-            return np.asarray(shard.data)[place - rows[0]].copy()
-    raise LookupError(f"place {place} is on another host")
-
-
-def _lengths(plan: Plan, starts: Sequence[int]) -> dict[int, int]:
-    """Start of each stream of batches -> the most steps that a row makes on it."""
-    return _longest((start, row.steps) for start, row in zip(starts, plan.assignments, strict=True))
-
-
-def _longest(pairs: Any) -> dict[int, int]:
-    longest: dict[int, int] = {}
-    for start, steps in pairs:
-        longest[start] = max(longest.get(start, 0), steps)
-    return dict(sorted(longest.items()))
-
-
-def _padded(leaves: Sequence[np.ndarray], layout: int, steps: int) -> np.ndarray:
-    whole = np.zeros((layout, steps, *leaves[0].shape[1:]), leaves[0].dtype)
-    for index, leaf in enumerate(leaves):
-        whole[index, : len(leaf)] = leaf
-    return whole
 
 
 def _abstract(

@@ -2,14 +2,19 @@
 
 from dataclasses import dataclass, replace
 
+import jax
+
 from jaxhpo import nn
 from jaxhpo.config.run import Run, SearchRun
 from jaxhpo.population.cache import use_compilation_cache
+from jaxhpo.population.chips import chip_of
 from jaxhpo.population.config import prepare_backend
 from jaxhpo.population.memory import MemoryPlan, count_trained
 from jaxhpo.study.compile_group import CompileGroup, label, program_names
+from jaxhpo.study.meshes import MeshChoices, mesh_choices
 from jaxhpo.study.opening import total
 from jaxhpo.study.setup import Setup, combinations, prepare
+from jaxhpo.study.streams import layout_of
 
 
 @dataclass(frozen=True)
@@ -51,21 +56,30 @@ class Forecast:
     alone_steps: int = 0
     """member-steps of the same trials one by one, each to its end"""
     foreseen: bool = True
+    mesh: str = ""
+    waves: int = 1
+    """of a population that does not fit at once"""
+    meshes: MeshChoices | None = None
+    """what other meshes would hold and take, where there are several devices"""
 
     def __str__(self) -> str:
         rows = self._rows() if self.trials is None else [*self._rows(), *self._compared()]
         width = max(len(name) for name, _ in rows)
         lines = [f"{name:<{width}}  {value}" for name, value in rows]
-        return "\n".join([*lines, *self._group_table()])
+        meshes = [] if self.meshes is None else ["", str(self.meshes)]
+        return "\n".join([*lines, *self._group_table(), *meshes])
 
     def _rows(self) -> list[tuple[str, str]]:
         most = "" if self.foreseen else "at most "
         single = len(self.groups) == 1 and len(self.groups[0].places) == 1
         kinds = f": {', '.join(self.programs)}" if single else ""
+        waves = f", in {self.waves} waves" if self.waves > 1 else ""
+        at_once = f"{self.chunk} at a time{waves}"
         return [
             ("programs compiled", f"{most}{len(self.programs)}{kinds}"),
             ("members", f"{self.members} of {self.parameters:,} parameters"),
-            ("placed", f"{self.rows} rows on {self.shards} shard(s), {self.chunk} at a time"),
+            ("placed", f"{self.rows} rows on {self.shards} shard(s), {at_once}"),
+            ("mesh", self.mesh),
             ("memory a device", _memory(self.memory)),
             ("member-steps", f"{self.member_steps:,} trained, {self.probe_steps:,} in probes"),
             ("probes' share", f"{self.probe_share:.1%} of all steps"),
@@ -116,19 +130,20 @@ class Forecast:
         return self.probe_steps / max(self.member_steps + self.probe_steps, 1)
 
 
-def plan(config: Run) -> Forecast:
+def plan(config: Run, chip: str | None = None, chips: int | None = None) -> Forecast:
     """The plan of a run. Raises UsageError where it can't run or does not fit.
 
-    A shared database is not asked: the plan is that of a search alone.
+    Meshes are compared for `chips` (default: the devices used) of a kind `chip` (default: the one
+    at hand, or on a CPU h100). A shared database is not asked: the plan is that of a search alone.
     """
     if isinstance(config, SearchRun):
         config = replace(config, search=replace(config.search, storage=None))
     prepare_backend(config.execution, config.members)
     use_compilation_cache(config.execution)
-    return forecast(prepare(config))
+    return forecast(prepare(config), chip, chips)
 
 
-def forecast(setup: Setup) -> Forecast:
+def forecast(setup: Setup, chip: str | None = None, chips: int | None = None) -> Forecast:
     """The plan of a run that is set up; `prepare` has refused what does not fit."""
     config, extent, groups = setup.config, setup.extent, setup.groups
     if setup.opening.foreseen is None:
@@ -161,7 +176,27 @@ def forecast(setup: Setup) -> Forecast:
         trials=trials,
         alone_steps=(trials or 0) * config.steps,
         foreseen=foreseen is not None or not setup.space.static,
+        mesh=str(engine.placement.axes),
+        waves=max(getattr(group, "waves", 1) for group in groups.opened.values()),
+        meshes=_meshes(setup, chip, chips or engine.placement.axes.devices),
     )
+
+
+def _meshes(setup: Setup, chip: str | None, devices: int) -> MeshChoices | None:
+    """Other meshes for the config's own model, where there is more than one device."""
+    if devices == 1:
+        return None
+    known = chip_of(jax.devices()[0].device_kind)
+    named = chip or (DEFAULT_CHIP if known is None else known[0])
+    extent = setup.extent
+    streams = layout_of(min(extent.starts, extent.held))
+    return mesh_choices(
+        setup.config, extent.held, named, devices, extent.steps, extent.probe, streams
+    )
+
+
+DEFAULT_CHIP = "h100"
+"""What meshes are compared on where the devices are none of the known chips."""
 
 
 def _group(setup: Setup, group: CompileGroup) -> GroupForecast:

@@ -21,7 +21,10 @@ from jaxhpo.study.inheritance import config_of
 from jaxhpo.study.kept import Kept
 from jaxhpo.study.origin import Origin, Source, Taken
 
-_OF_DATA = ("data.source", "data.tokenizer", "data.glob", "data.held_out", "data.vocab_size")
+_OF_DATA = (
+    *("data.source", "data.tokenizer", "data.glob", "data.held_out", "data.vocab_size"),
+    *("data.column", "data.stream"),
+)
 
 
 @dataclass(frozen=True)

@@ -14,22 +14,27 @@ from jaxhpo.config import refuse_drift
 from jaxhpo.config.run import FunctionRun
 from jaxhpo.errors import UsageError
 from jaxhpo.population.cache import use_compilation_cache
-from jaxhpo.population.config import ExecutionConfig, prepare_backend
+from jaxhpo.population.config import DistributedConfig, ExecutionConfig
 from jaxhpo.population.engine import Engine
 from jaxhpo.population.function import FunctionTask, lower_named
-from jaxhpo.population.mesh import make_mesh
+from jaxhpo.population.mesh import axes_of, make_mesh
+from jaxhpo.population.sharding import check_function
 from jaxhpo.record.config import CheckpointConfig, TrackerConfig
-from jaxhpo.record.directory import CONFIG, RunDirectory
+from jaxhpo.record.directory import CONFIG
 from jaxhpo.record.history import History, history
 from jaxhpo.search.config import PbtConfig, SearchConfig
 from jaxhpo.search.space import Space
 from jaxhpo.search.table import make
 from jaxhpo.study.compile_group import CompileGroup
+from jaxhpo.study.devices import axes_for
 from jaxhpo.study.groups import Groups
+from jaxhpo.study.hosts import PREPARING, joined
 from jaxhpo.study.journal import LogJournal
 from jaxhpo.study.outcome import Outcome, concluded
-from jaxhpo.study.runs import carry_out, check_fingerprints
-from jaxhpo.study.setup import Setup, devices
+from jaxhpo.study.restoring import check_fingerprints
+from jaxhpo.study.roles import check_same, created, opened, settled
+from jaxhpo.study.runs import carry_out
+from jaxhpo.study.setup import Setup
 
 
 def search_function(
@@ -52,6 +57,7 @@ def search_function(
     execution: ExecutionConfig | None = None,
     checkpoint: CheckpointConfig | None = None,
     tracker: TrackerConfig | None = None,
+    distributed: DistributedConfig | None = None,
 ) -> Outcome:
     """Searches the hyperparameters of any model that three pure functions describe.
 
@@ -73,26 +79,31 @@ def search_function(
         search=dataclasses.replace(search or SearchConfig(), scheduler=scheduler, trials=trials),
         pbt=pbt or PbtConfig(beside=False),
         execution=execution or ExecutionConfig(),
+        distributed=distributed or DistributedConfig(),
         checkpoint=checkpoint or CheckpointConfig(),
         tracker=tracker or TrackerConfig(),
         space=dict(space),
     )
-    prepare_backend(config.execution, config.members)
-    use_compilation_cache(config.execution)
     task = FunctionTask(init, loss, optimizer, rate)
-    again = resume == "auto" and out is not None and (Path(out) / CONFIG).exists()
-    run = RunDirectory.open(out) if again and out is not None else None
-    past = None if run is None else history(run.path)
-    if past is not None and past.start is not None:
-        refuse_drift(_config_of(past), config)
-        if run is not None and (outcome := concluded(run)) is not None:
-            return outcome
-    setup = prepare(config, task, batch_at, held_out, LogJournal(past))
-    if past is not None:
-        check_fingerprints(past, setup.fingerprints)
-    if run is None:
-        run = RunDirectory.create(out, prefix=config.command)
-    return carry_out(setup, run, past)
+    with joined(config.distributed, config.execution, config.members) as hosts:
+        config = settled(config, hosts)
+        use_compilation_cache(config.execution)
+        there = lambda: out is not None and (Path(out) / CONFIG).exists()
+        again = hosts.from_first(lambda: resume == "auto" and there(), "whether to resume")
+        run = hosts.together(lambda: opened(Path(out or ""), hosts), "the run") if again else None
+        past = None if run is None else hosts.together(lambda: history(run.path), "the log")
+        if past is not None and past.start is not None:
+            hosts.together(lambda: refuse_drift(_config_of(past), config), "drift")
+            if (outcome := concluded(past)) is not None:
+                return dataclasses.replace(outcome, first=hosts.first)
+        begin = lambda: prepare(config, task, batch_at, held_out, LogJournal(past, hosts))
+        setup = hosts.together(begin, "that all is set up", PREPARING)
+        check_same(setup, hosts)
+        if past is not None:
+            check_fingerprints(past, setup.fingerprints)
+        if run is None:
+            run = created(config, hosts)
+        return carry_out(setup, run, past, hosts)
 
 
 def prepare(
@@ -119,7 +130,8 @@ def prepare(
         journal=journal,
     )
     extent, execution = scheduler.extent, config.execution
-    mesh = make_mesh(devices(config, extent.held), execution.data)
+    mesh = make_mesh(axes_for(config, extent.held))
+    check_function(axes_of(mesh))
     engine = Engine(
         task,
         mesh,

@@ -7,6 +7,7 @@ from typing import Any
 from jaxhpo.errors import UsageError
 from jaxhpo.search.plan import Assignment, Plan, Point
 from jaxhpo.study.compile_group import CompileGroup, Statics, label, statics_of
+from jaxhpo.study.kept import populations
 
 MOST_COMPILERS = 8
 """Programs compiled at once; each takes memory while it is."""
@@ -131,17 +132,37 @@ class Groups:
         held = {label(s): g.population for s, g in self.opened.items() if g.population is not None}
         return dict(sorted(held.items()))
 
-    def abstract(self, metadata: Mapping[str, Any]) -> Any:
-        """`state` as shapes and shardings, for a checkpoint with this `metadata`."""
+    def abstract(self) -> Any:
+        """`state` as shapes and shardings, for the places as they are now."""
+        like = lambda group: group.abstract(len(group.places.trials))
         if not self.static:
-            return self.opened[()].abstract(len(metadata["trials"]))
-        found = {}
-        for name, places in sorted(metadata["groups"].items()):
-            group = self.of({name: value for name, value in places["statics"]})
-            if group is None:
-                raise UsageError(f"the checkpoint has {name}, which this config refuses")
-            found[name] = group.abstract(len(places["trials"]))
-        return found
+            return like(self.opened[()])
+        held = {label(s): like(g) for s, g in self.opened.items() if g.places.trials}
+        return dict(sorted(held.items()))
+
+    def home(self, name: str, metadata: Mapping[str, Any]) -> CompileGroup:
+        """The group of one of a checkpoint's populations ("": the only one), opened if it is not.
+
+        Raises UsageError where this config refuses it.
+        """
+        if not name:
+            return self.opened[()]
+        group = self.of(dict(metadata["groups"][name]["statics"]))
+        if group is None:
+            raise UsageError(f"the checkpoint has {name}, which this config refuses")
+        return group
+
+    def taken(self, metadata: Mapping[str, Any]) -> dict[str, tuple[int, ...]] | None:
+        """By population, the row of a checkpoint that each place takes; a free place takes any.
+
+        None where every place has its own row: another mesh may have another order and number.
+        """
+        rows, moved = {}, False
+        for name, trials, _ in populations(metadata):
+            now, before = self.home(name, metadata).places.trials, list(trials)
+            moved = moved or list(now) != before
+            rows[name] = tuple(0 if trial is None else before.index(trial) for trial in now)
+        return rows if moved else None
 
     def load(self, state: Any) -> None:
         """Puts back what a checkpoint holds."""

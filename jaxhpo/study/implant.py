@@ -8,13 +8,13 @@ import numpy as np
 
 from jaxhpo.errors import UsageError
 from jaxhpo.population.member import Member
+from jaxhpo.population.transfer import put
 from jaxhpo.record.checkpoints import Store
 from jaxhpo.record.directory import RunDirectory
 from jaxhpo.record.manifest import read
 from jaxhpo.record.sharing import Shared, share
 from jaxhpo.record.shelf import Shelf
 from jaxhpo.study.clock import Clock
-from jaxhpo.study.compile_group import CompileGroup
 from jaxhpo.study.groups import Groups
 from jaxhpo.study.origin import Origin, Source, Taken
 from jaxhpo.study.places import Places
@@ -40,7 +40,7 @@ def take_places(groups: Groups, origin: Origin) -> None:
     """Seats the sources as trials 0 to m - 1 in front of the population, on the fork's clock."""
     group = groups.opened[()]
     group.lower = Clock(origin.schedule_shift)(group.lower)
-    free = engine_of(group, origin).size - len(origin.sources)
+    free = group.shape(len(origin.children)).size - len(origin.sources)
     steps = [source.step for source in origin.sources]
     group.places = Places((*range(len(steps)), *[None] * free), (*steps, *[0] * free))
 
@@ -48,8 +48,7 @@ def take_places(groups: Groups, origin: Origin) -> None:
 def implant(groups: Groups, origin: Origin, run: RunDirectory) -> None:
     """Puts the sources on the device, each read alone from its checkpoint."""
     group = groups.opened[()]
-    engine = engine_of(group, origin)
-    abstract = engine.abstract(group.rows_like())
+    abstract = group.abstract(len(origin.children))
     store = Store(run, root=run.parents)
     members = [member_of(source, reader(store, abstract)) for source in origin.sources]
     group.population = jax.tree.map(_stacked, abstract, *members)
@@ -81,12 +80,8 @@ def reader(store: Store, population: Member) -> Callable[[Taken], Member]:
     return lambda taken: store.restore_member(taken.index, taken.place, one, taken.population)
 
 
-def engine_of(group: CompileGroup, origin: Origin) -> Any:
-    return group.engine_for(len(origin.children))
-
-
 def _stacked(whole: jax.ShapeDtypeStruct, *members: np.ndarray) -> jax.Array:
     rows = np.zeros(whole.shape, whole.dtype)
     for place, member in enumerate(members):
         rows[place] = member
-    return jax.device_put(rows, whole.sharding)
+    return put(rows, whole.sharding)

@@ -5,6 +5,7 @@ from typing import Any
 
 from jaxhpo.record.history import History
 from jaxhpo.record.log import EventLog
+from jaxhpo.study.hosts import PREPARING, Hosts
 
 
 class LogJournal:
@@ -13,17 +14,22 @@ class LogJournal:
     Until a log is bound, answers are held back: a resumed run first says where it goes on from.
     """
 
-    asks = True
-
-    def __init__(self, past: History | None = None) -> None:
+    def __init__(self, past: History | None = None, hosts: Hosts | None = None) -> None:
+        self._hosts = Hosts() if hosts is None else hosts
         events = () if past is None else past.of("answer")
         self._answers = {event["question"]: event["answer"] for event in events}
         self._waiting: list[str] = []
         self._log: EventLog | None = None
 
+    @property
+    def asks(self) -> bool:
+        """Whether this process asks; the others are told."""
+        return self._hosts.first
+
     def once(self, question: str, ask: Callable[[], Any]) -> Any:
         if question not in self._answers:
-            self._answers[question] = ask()
+            what = f"the answer to {question}"
+            self._answers[question] = self._hosts.from_first(ask, what, PREPARING)
             self._waiting.append(question)
             self._flush()
         return self._answers[question]

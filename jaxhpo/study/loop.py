@@ -1,7 +1,9 @@
 """The loop that joins a scheduler, the engine, the data and the record."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,12 +12,16 @@ import numpy as np
 
 from jaxhpo.errors import Diverged, Interrupted
 from jaxhpo.population.member import METRICS
+from jaxhpo.population.rows import named
+from jaxhpo.population.transfer import fetch
 from jaxhpo.search.plan import Plan, Report, Result, Scheduler
-from jaxhpo.study.compile_group import CompileGroup, Trained
+from jaxhpo.study.compile_group import CompileGroup, Trained, label
 from jaxhpo.study.groups import Groups
+from jaxhpo.study.hosts import Hosts
 from jaxhpo.study.judging import Judge
 from jaxhpo.study.places import Places
 from jaxhpo.study.recorder import Spent
+from jaxhpo.study.watchdog import Watchdog
 
 Curves = dict[int, dict[str, np.ndarray]]
 
@@ -39,28 +45,56 @@ class Study:
     restoring: float = 0.0
     """seconds of this segment that went to reading checkpoints"""
 
+    hosts: Hosts = field(default_factory=Hosts)
+    """the processes that carry out the search together"""
+    watchdog: Watchdog | None = None
+
     def run(self, plan: Plan | None, stop_requested: Callable[[], str | None]) -> None:
         """Carries out plans until there is none.
 
         Raises Interrupted after saving when asked to stop, Diverged when no member is finite.
         """
+        self.agree(plan, None)
         while plan is not None:
-            report = self.step(plan)
+            with self.watchdog.segment(_length(plan)) if self.watchdog else nullcontext():
+                report = self.step(plan)
             try:
                 plan = self.scheduler.next(report)
             except Diverged:
                 self.recorder.stopped("diverged", self.index)
                 raise
             self.keep_best(plan)
-            reason = stop_requested()
-            groups = self.groups
-            self.recorder.save(
-                self.index, groups.state(), groups.metadata(), last=plan is None or reason
-            )
+            reason, due = self.agree(plan, stop_requested())
+            state, metadata = self.groups.state(), self.groups.metadata()
+            last = plan is None or reason
+            self.recorder.save(self.index, state, metadata, last=last, due=due)
             if reason and plan is not None:
                 self.recorder.stopped(reason, self.index)
                 raise Interrupted(f"jaxhpo resume {self.recorder.store.root.parent}")
             self.index += 1
+
+    def agree(self, plan: Plan | None, reason: str | None) -> tuple[str | None, bool | None]:
+        """Raises UsageError where processes would not do the same next: plan, or rows of it.
+
+        Returns why all are to stop, if any was asked to, and whether process 0 finds a save due
+        (None where there is one process: it will see).
+        """
+        if not self.hosts.several:
+            return reason, None
+        told = self.hosts.same("the next plan", self._next(plan), (reason, self.recorder.due()))
+        return next((asked for asked, _ in told if asked), None), told[0][1]
+
+    def _next(self, plan: Plan | None) -> dict[str, Any]:
+        """What a plan says, and the numbers that the device gets for it."""
+        if plan is None:
+            return {"plan": None}
+        rows = {
+            label(group.statics): named(group.host_rows(part))
+            for group, part in self.groups.parts(plan)
+            if part.assignments
+        }
+        assignments = {row.trial: dataclasses.asdict(row) for row in plan.assignments}
+        return {"assignments": assignments, "paused": plan.paused, "rows": rows}
 
     def step(self, plan: Plan) -> Report:
         """One segment: the plan goes to the log, to the device, and comes back as a report."""
@@ -89,8 +123,12 @@ class Study:
     def train(self, group: CompileGroup, plan: Plan) -> tuple[dict[int, Result], Curves, Spent]:
         """A group's part of a segment, fetched from the device."""
         starts = group.places.starts(plan)
+        self.hosts.in_flight = True
         trained = group.run(plan, self.older)
-        trained = Trained(*jax.device_get((trained.metrics, trained.raw, trained.scores)))
+        # who waits in a collective can't say for whom: so all meet before it
+        self.hosts.meet("the results of a segment")
+        trained = Trained(*fetch((trained.metrics, trained.raw, trained.scores)))
+        self.hosts.in_flight = False
         made = sum(row.steps for row in plan.assignments)
         probed = sum(row.probe for row in plan.assignments)
         each = group.tokens_per_step
@@ -129,6 +167,11 @@ class Study:
         member = self.recorder.older(self.groups, trial, step)
         self.restoring += time.perf_counter() - begin
         return member
+
+
+def _length(plan: Plan) -> int:
+    """Steps of the longest row, its probe included: what a segment's time goes with."""
+    return max((row.steps + row.probe for row in plan.assignments), default=0)
 
 
 def results(plan: Plan, places: Places, raw: Any, scores: Any, judge: Judge) -> dict[int, Result]:

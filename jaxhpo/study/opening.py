@@ -15,11 +15,16 @@ from jaxhpo.data.corpus import open_corpus
 from jaxhpo.errors import UsageError
 from jaxhpo.population import hyperparams, memory
 from jaxhpo.population.engine import Engine
+from jaxhpo.population.mesh import axes_of
+from jaxhpo.population.sharding import check_mesh
 from jaxhpo.population.work import flops_per_token
 from jaxhpo.search.plan import Extent, Point, Scheduler
-from jaxhpo.study.compile_group import CompileGroup, Statics, label, layout_of, shape_of, statics_of
+from jaxhpo.study.compile_group import CompileGroup, Statics, label, shape_of, statics_of
+from jaxhpo.study.shards import batches_of
 from jaxhpo.study.sizes import Round, rehearse, worth_compiling
+from jaxhpo.study.streams import layout_of
 from jaxhpo.study.tuning import Tuning, task_of
+from jaxhpo.study.waves import WavedGroup
 
 _WORDS: dict[Any, Any] = {"true": True, "false": False}
 
@@ -45,18 +50,30 @@ class Opening:
     tuning: Tuning | None = None
 
     def __call__(self, statics: Statics) -> CompileGroup:
-        """Raises UsageError where model or data refuse the values, or they do not fit."""
+        """Raises UsageError where model or data refuse the values, or they do not fit.
+
+        Members that do not fit at once are trained in waves.
+        """
         config = self.config_of(statics)
-        corpus = self.corpus_of(config)
-        engines = self.engines(config, self.held(statics))
-        streams = min(self.extent.starts, self.held(statics))
-        need = self.need(config, engines[0], streams)
-        self.check_fits(config, engines[0], total([*self.needs.values(), need]))
+        corpus, held = self.corpus_of(config), self.held(statics)
+        engines, streams = self.engines(config, held), min(self.extent.starts, held)
+        need, make = self.need(config, engines[0], streams), CompileGroup
+        wave = self.wave(config, held, engines[0], streams)
+        if wave is not None:
+            if jax.process_count() > 1:
+                raise UsageError(
+                    f"{held} members do not fit on the devices at once, and populations of several "
+                    "processes are not trained in waves; allowed: fewer members, more devices, or "
+                    "one process"
+                )
+            engines, need = (wave,), self.need(config, wave, streams)
+            make = functools.partial(WavedGroup, waves=-(-held // wave.size))
+        self.check_fits(config, engines[0], self.whole(need))
         self.needs[statics], self.configs[statics] = need, config
-        return CompileGroup(
+        return make(
             engines=engines,
             lower=self.lower(statics),
-            batch_at=corpus.train.batch_at,
+            batch_at=batches_of(corpus.train, self.mesh),
             held_out=engines[0].stage(corpus.held_out, axis=1),
             segment=self.extent.steps,
             probe=self.extent.probe,
@@ -82,12 +99,11 @@ class Opening:
         for name in self.searched:
             if name not in known:
                 raise UsageError(f"space: {name} is no name where {label(statics)}")
-        execution = config.execution
-        if config.data.batch_size % (execution.accumulate * execution.data):
-            raise UsageError(
-                f"space: data.batch_size={config.data.batch_size} is not a multiple of "
-                f"execution.accumulate={execution.accumulate} times execution.data={execution.data}"
-            )
+        try:
+            accumulate = config.execution.accumulate
+            check_mesh(config.model, config.data.batch_size, accumulate, axes_of(self.mesh))
+        except UsageError as error:
+            raise UsageError(f"space: {error}" if statics else str(error)) from None
         return config
 
     def corpus_of(self, config: Run) -> Any:
@@ -119,14 +135,18 @@ class Opening:
         """How many of the foreseen trials are a group's."""
         return sum(statics_of(point, self.static) == statics for point in self.foreseen or ())
 
-    def engines(self, config: Run, held: int) -> tuple[Engine, ...]:
-        """Engines of the sizes worth compiling, the largest first."""
+    def maker(self, config: Run) -> Callable[[int], Engine]:
+        """Makes engines for so many members."""
         shared = None
         if self.tuning is not None and isinstance(config, FinetuneRun):
             shared = self.tuning.shared(config, self.mesh)
-        make = functools.partial(
+        return functools.partial(
             make_engine, config, self.mesh, shared=shared, rows=self.extent.rows
         )
+
+    def engines(self, config: Run, held: int) -> tuple[Engine, ...]:
+        """Engines of the sizes worth compiling, the largest first."""
+        make = self.maker(config)
         largest = make(held)
         wanted = config.execution.sizes
         if wanted == 1 or (wanted is None and largest.chunk == 1):
@@ -141,6 +161,28 @@ class Opening:
         kept = worth_compiling(self.rounds, shapes, flops, jax.default_backend())
         return tuple(engine for engine in engines if shape_of(engine) in kept)
 
+    def wave(self, config: Run, held: int, engine: Engine, streams: int) -> Engine | None:
+        """The engine of one of as few waves as fit, where so many members do not fit at once.
+
+        None where they do, or would in smaller chunks; where not even a wave of the fewest members
+        fits; where the others' state has no room on the host (twice, and on a CPU there is no other
+        memory unless `execution.memory_gib` says so), or would be spread over several hosts.
+        """
+        need = self.need(config, engine, streams)
+        alone = dataclasses.replace(need, working=need.working // engine.chunk)
+        waiting = 2 * held * need.state * engine.shards * engine.placement.axes.inner // engine.size
+        no_room = waiting > memory.available_memory()
+        on_cpu = jax.default_backend() == "cpu" and config.execution.memory_gib is None
+        if self.whole(alone).fits or on_cpu or no_room or jax.process_count() > 1:
+            return None
+        for count in range(2, held + 1):
+            smaller = self.maker(config)(-(-held // count))
+            if smaller.size < engine.size:
+                engine = smaller
+                if self.whole(self.need(config, engine, streams)).fits:
+                    return engine
+        return None
+
     @functools.cached_property
     def rounds(self) -> tuple[Round, ...]:
         """What the scheduler would plan for made-up losses."""
@@ -148,11 +190,23 @@ class Opening:
 
     # what it takes
 
+    def whole(self, need: memory.MemoryPlan) -> memory.MemoryPlan:
+        """Memory with a group beside those opened so far."""
+        return total([*self.needs.values(), need])
+
     def need(self, config: Run, engine: Engine, streams: int) -> memory.MemoryPlan:
         """Memory of one group's population on a device."""
         rows = engine.size // engine.shards
         extent, layout = self.extent, layout_of(streams)
-        return memory.memory_plan(config, rows, engine.chunk, extent.steps, extent.probe, layout)
+        return memory.memory_plan(
+            config,
+            rows,
+            engine.chunk,
+            extent.steps,
+            extent.probe,
+            layout,
+            axes=engine.placement.axes,
+        )
 
     def check_fits(self, config: Run, engine: Engine, need: memory.MemoryPlan) -> None:
         """Raises UsageError where a group does not fit beside those opened so far."""
@@ -170,10 +224,10 @@ def make_engine(
     wait.
     """
     execution = config.execution
-    shards = mesh.shape["member"]
+    shards, axes = mesh.shape["member"], axes_of(mesh)
     chunk = execution.chunk
     if chunk is None:
-        chunk = memory.default_chunk(config, -(-members // shards))
+        chunk = memory.default_chunk(config, -(-members // shards), axes)
         chunk = min(chunk, -(-(rows or members) // shards))
     return Engine(
         task_of(config),

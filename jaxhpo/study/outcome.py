@@ -18,6 +18,7 @@ from jaxhpo.record.trackers.protocol import Summary, TrialResult
 from jaxhpo.search.plan import Result
 from jaxhpo.search.replay import lineage_points
 from jaxhpo.study import exports
+from jaxhpo.study.hosts import PREPARING
 from jaxhpo.study.incumbent import finalists
 from jaxhpo.study.loop import Study
 from jaxhpo.study.recorder import BEST
@@ -37,6 +38,8 @@ class Outcome:
     best: Mapping[str, Any]
     groups: Mapping[str, Mapping[str, float]]
     seconds: float
+    first: bool = True
+    """whether this process writes what the run leaves, the report too"""
 
     @property
     def report(self) -> Path:
@@ -45,20 +48,38 @@ class Outcome:
 
 
 def conclude(study: Study, setup: Setup, run: RunDirectory, begun: float) -> Outcome:
-    """Writes the best model, the schedule discovered, a sample and `finish`."""
+    """Writes the best model, the schedule discovered, a sample and `finish`.
+
+    Of several processes all give what they hold of the best model, and the first writes.
+    """
+    best = study.judge.best_of(study.results, setup.origin is not None)
+    group = study.groups.holding(best.trial)
+    params = None if group is None else group.params_of(best.trial)
+
+    def write() -> list[Any]:
+        outcome = write_up(study, setup, run, begun, best, params)
+        return [outcome.best, outcome.groups, outcome.seconds]
+
+    found = study.hosts.from_first(write, "the outcome", PREPARING)
+    return Outcome(run.path, *found, first=study.hosts.first)
+
+
+def write_up(
+    study: Study, setup: Setup, run: RunDirectory, begun: float, best: Result, params: Any
+) -> Outcome:
+    """Everything that a finished run leaves; `params` None: from where they were saved."""
     past = history(run.path)
     pairs = [
         (plan_of(plan), report_of(report))
         for plan, report in zip(past.plans, past.reports, strict=True)
     ]
     everyone = setup.origin is not None
-    best = study.judge.best_of(study.results, everyone)
     rows = lineage_points(pairs, best.trial)
     if setup.origin is not None:
         rows = (*setup.origin.points_before(best.trial), *rows)
     document = [{"step": step, "point": dict(point)} for step, point in rows]
     run.write_text("schedule.json", json.dumps(document, indent=1) + "\n")
-    params = best_params(study, past, best)
+    params = saved_params(study, past, best) if params is None else params
     run.write_bytes(BEST, as_safetensors(params))
     found: dict[str, Any] = {"trial": best.trial, "step": best.step, "loss": best.loss}
     if best.metrics:
@@ -98,12 +119,12 @@ def conclude(study: Study, setup: Setup, run: RunDirectory, begun: float) -> Out
     return Outcome(run.path, found, groups, seconds)
 
 
-def concluded(run: RunDirectory) -> Outcome | None:
+def concluded(past: History) -> Outcome | None:
     """The outcome of a run whose log says that it has finished; else None."""
-    finish = history(run.path).finish
+    finish = past.finish
     if finish is None:
         return None
-    return Outcome(run.path, finish["best"], finish["groups"], finish["seconds"])
+    return Outcome(past.path.parent, finish["best"], finish["groups"], finish["seconds"])
 
 
 def by_group(
@@ -123,11 +144,8 @@ def by_group(
     }
 
 
-def best_params(study: Study, past: History, best: Result) -> Any:
-    """The best trial's parameters as host arrays, from its place or from where they were saved."""
-    group = study.groups.holding(best.trial)
-    if group is not None:
-        return group.params_of(best.trial)
+def saved_params(study: Study, past: History, best: Result) -> Any:
+    """The best trial's parameters as host arrays, as they were saved when it lost its place."""
     event = next(e for e in reversed(past.of("best")) if e["trial"] == best.trial)
     home = study.groups.of(study.recorder.points[best.trial])
     if home is None:

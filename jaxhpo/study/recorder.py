@@ -207,16 +207,27 @@ class Recorder:
         self.loss = min(losses, default=None)
         self.steps |= {result.trial: result.step for result in report}
 
-    def save(self, index: int, state: Any, metadata: Mapping[str, Any], last: Any) -> None:
+    def due(self) -> bool:
+        """Whether it is time to save, and no save is being written."""
+        return time.monotonic() - self._saved >= self.save_seconds and not self.store.busy
+
+    def save(
+        self,
+        index: int,
+        state: Any,
+        metadata: Mapping[str, Any],
+        last: Any,
+        due: bool | None = None,
+    ) -> None:
         """Saves in the background when one is due, and always at a step that is kept for good; on
         the way out (`last`) waits for the commit.
 
         A save that fails leaves what was committed before; the run goes on and says so, except on
-        the way out, where CheckpointError is raised.
+        the way out, where CheckpointError is raised. Of several processes one says what is `due`.
         """
-        due = time.monotonic() - self._saved >= self.save_seconds
+        due = self.due() if due is None else due
         step = next((step for step in self.always if step in reached(metadata)), None)
-        if not (last or step is not None or (due and not self.store.busy)):
+        if not (last or step is not None or due):
             return
         about = {**metadata, LOSS: self.loss, KEEP: self.always.get(step) if step else None}
         try:

@@ -2,7 +2,6 @@
 
 import shutil
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from importlib.metadata import version
@@ -15,17 +14,21 @@ from jaxhpo.config.kinds import KINDS
 from jaxhpo.config.run import FunctionRun, Run, SearchRun
 from jaxhpo.errors import UsageError
 from jaxhpo.population.cache import use_compilation_cache
-from jaxhpo.population.config import prepare_backend
+from jaxhpo.population.config import DistributedConfig
 from jaxhpo.record.checkpoints import Store
 from jaxhpo.record.directory import CONFIG, RunDirectory
 from jaxhpo.record.history import History, history
 from jaxhpo.record.log import EventLog
 from jaxhpo.record.signals import StopSignals
+from jaxhpo.record.together import StoreTogether
+from jaxhpo.record.trackers.composite import Composite
+from jaxhpo.record.trackers.noop import NoTracker
 from jaxhpo.record.trackers.protocol import ForkedFrom, RunInfo
 from jaxhpo.record.trackers.table import make_tracker
 from jaxhpo.search.config import COPYING
-from jaxhpo.search.plan import Plan
+from jaxhpo.study.compile_group import CompileGroup
 from jaxhpo.study.groups import compile_all
+from jaxhpo.study.hosts import PREPARING, Hosts, joined
 from jaxhpo.study.implant import adopt, implant
 from jaxhpo.study.journal import LogJournal
 from jaxhpo.study.loop import Study
@@ -33,51 +36,75 @@ from jaxhpo.study.meter import meter_of
 from jaxhpo.study.origin import Origin, describe
 from jaxhpo.study.outcome import Outcome, conclude, concluded
 from jaxhpo.study.recorder import Recorder
-from jaxhpo.study.replayed import replay, report_of
+from jaxhpo.study.restoring import check_fingerprints, restore
+from jaxhpo.study.roles import check_same, created, locked, logged, opened, settled, watch
 from jaxhpo.study.setup import Setup, environment, prepare
 from jaxhpo.study.tuning import resolved_as
+from jaxhpo.study.watchdog import Watchdog
 
 
 def execute(config: Run) -> Outcome:
     """Runs a config to its end in a new run directory, or with `resume = "auto"` carries one on.
 
     Raises UsageError before anything is written where the config can't run; Interrupted after
-    saving, when asked to stop; Diverged when no member is finite.
+    saving, when asked to stop; Diverged when no member is finite; Lost without another process.
     """
-    if config.resume == "auto" and config.out is not None and (Path(config.out) / CONFIG).exists():
-        return resume(Path(config.out), config)
-    setup = begin(config)
-    run = RunDirectory.create(config.out, prefix=config.command)
-    if setup.origin is not None:
-        adopted(setup.origin, run)
-    return carry_out(setup, run)
+    with joined(config.distributed, config.execution, config.members) as hosts:
+        config = settled(config, hosts)
+        there = lambda: config.out is not None and (Path(config.out) / CONFIG).exists()
+        if hosts.from_first(lambda: config.resume == "auto" and there(), "whether to resume"):
+            return carry_on(Path(config.out or ""), config, hosts)
+        setup = hosts.together(lambda: begin(config, hosts), "that all is set up", PREPARING)
+        check_same(setup, hosts)
+        run = created(config, hosts)
+        if setup.origin is not None:
+            hosts.from_first(lambda: adopted(setup.origin, run), "the fork's checkpoints")
+        return carry_out(setup, run, hosts=hosts)
 
 
-def resume(path: Path, config: Run | None = None) -> Outcome:
+def resume(
+    path: Path, config: Run | None = None, distributed: DistributedConfig | None = None
+) -> Outcome:
     """Carries on the run in `path` from its newest checkpoint that verifies; a finished run is
-    returned as it is.
+    returned as it is. `config` is what it is asked to be now, None: what it was.
 
     Raises UsageError where `path` is no run directory or is in use, or where `config` differs from
-    the run's own in what is computed, naming the fields.
+    the run's own in what is computed, naming the fields; else as `execute`.
     """
-    run = RunDirectory.open(path)
-    with run.lock():
-        past = history(run.path)
-        if past.start is None:
-            raise UsageError(f"{path} has an empty log; remove it and start again")
-        if past.start["command"] not in KINDS:
-            raise UsageError(
-                f"{path} was made by search_function; call it again with out={str(path)!r} and "
-                "resume='auto'"
-            )
-        before = from_dict(KINDS[past.start["command"]], past.start["config"])
+    now = started(history(RunDirectory.open(path).path)) if config is None else config
+    distributed = now.distributed if distributed is None else distributed
+    with joined(distributed, now.execution, now.members) as hosts:
+        return carry_on(path, config, hosts)
+
+
+def carry_on(path: Path, config: Run | None, hosts: Hosts) -> Outcome:
+    """`resume`, by processes that have joined."""
+    run = hosts.together(lambda: opened(path, hosts), "that the run directory is there")
+    with locked(run, hosts):
+        past = hosts.together(lambda: history(run.path), "that the log is read")
+        hosts.same("the event log", {"events": len(past.events), "rewinds": past.rewinds})
+        before = hosts.together(lambda: started(past), "how the run began")
         if config is not None:
-            refuse_drift(before, _as_resolved(before, config))
-        if (outcome := concluded(run)) is not None:
-            return outcome
-        setup = begin(before if config is None else config, past)
+            hosts.together(lambda: refuse_drift(before, _as_resolved(before, config)), "drift")
+        if (outcome := concluded(past)) is not None:
+            return replace(outcome, first=hosts.first)
+        config = before if config is None else config
+        setup = hosts.together(lambda: begin(config, hosts, past), "that all is set up", PREPARING)
+        check_same(setup, hosts)
         check_fingerprints(past, setup.fingerprints)
-        return carry_out(setup, run, past)
+        return carry_out(setup, run, past, hosts)
+
+
+def started(past: History) -> Run:
+    """The config that a run began with."""
+    if past.start is None:
+        raise UsageError(f"{past.path.parent} has an empty log; remove it and start again")
+    if past.start["command"] not in KINDS:
+        raise UsageError(
+            f"{past.path.parent} was made by search_function; call it again with "
+            f"out={str(past.path.parent)!r} and resume='auto'"
+        )
+    return from_dict(KINDS[past.start["command"]], past.start["config"])
 
 
 def adopted(origin: Origin, run: RunDirectory) -> None:
@@ -89,30 +116,36 @@ def adopted(origin: Origin, run: RunDirectory) -> None:
         raise
 
 
-def begin(config: Run, past: History | None = None) -> Setup:
+def begin(config: Run, hosts: Hosts, past: History | None = None) -> Setup:
     """Everything that can be refused, before anything is compiled or written."""
-    prepare_backend(config.execution, config.members)
     use_compilation_cache(config.execution)
     origin = Origin.of_event(past.fork) if past is not None and past.fork else None
-    return prepare(config, LogJournal(past), origin)
+    return prepare(config, LogJournal(past, hosts), origin)
 
 
-def carry_out(setup: Setup, run: RunDirectory, past: History | None = None) -> Outcome:
+def carry_out(
+    setup: Setup, run: RunDirectory, past: History | None = None, hosts: Hosts | None = None
+) -> Outcome:
     """Compiles, restores where there is something to restore, and runs to the end."""
+    hosts = Hosts() if hosts is None else hosts
     begun, config = time.monotonic(), setup.config
-    tracker = make_tracker(config.tracker)
+    tracker = make_tracker(config.tracker) if hosts.first else Composite([NoTracker()])
     leave = getattr(setup.scheduler, "close", lambda: None)
-    with run.lock(), StopSignals() as stop, EventLog(run.log) as log, ExitStack() as left:
+    with locked(run, hosts), StopSignals() as stop, logged(run, hosts) as log, ExitStack() as left:
         left.callback(leave)
+        told: dict[str, Any] = {
+            "on_commit": lambda *what: recorder.committed(*what),
+            "note": tracker.note,
+        }
+        store = (
+            StoreTogether(run, config.checkpoint, hosts, **told)
+            if hosts.several
+            else Store(run, config.checkpoint, **told)
+        )
         recorder = Recorder(
             run,
             log,
-            Store(
-                run,
-                config.checkpoint,
-                on_commit=lambda *what: recorder.committed(*what),
-                note=tracker.note,
-            ),
+            store,
             tracker,
             setup.total_steps,
             setup.extent.trained,
@@ -122,9 +155,17 @@ def carry_out(setup: Setup, run: RunDirectory, past: History | None = None) -> O
             meter_of(config, setup.mesh),
         )
         with recorder.store:
-            if past is None:
+            if past is None and hosts.first:
                 open_record(setup, run, log)
-            study = Study(setup.scheduler, setup.groups, recorder, judge=setup.judge)
+            watchdog = watch(run, hosts)
+            study = Study(
+                setup.scheduler,
+                setup.groups,
+                recorder,
+                judge=setup.judge,
+                hosts=hosts,
+                watchdog=watchdog,
+            )
             if past is None:
                 setup.journal.bind(log)
             plan = setup.scheduler.first() if past is None else restore(study, past)
@@ -136,10 +177,17 @@ def carry_out(setup: Setup, run: RunDirectory, past: History | None = None) -> O
                 tracker.note(text)
             tracker.note(f"{run.path}: compiling")
             compile_all(setup.groups.expected(plan), recorder.compiled)
-            setup.groups.on_open = lambda group: compile_all([group], recorder.compiled)
+            setup.groups.on_open = lambda group: compile_late(group, recorder, watchdog)
             recorder.begin(run_info(setup, run, study))
+            hosts.from_first(lambda: None, "that all is compiled", PREPARING)
             study.run(plan, lambda: stop.requested)
             return conclude(study, setup, run, begun)
+
+
+def compile_late(group: CompileGroup, recorder: Recorder, watchdog: Watchdog) -> None:
+    """A group that is opened in the middle of a run; the segment is not slow for it."""
+    watchdog.excuse()
+    compile_all([group], recorder.compiled)
 
 
 def run_info(setup: Setup, run: RunDirectory, study: Study) -> RunInfo:
@@ -204,45 +252,6 @@ def open_record(setup: Setup, run: RunDirectory, log: EventLog) -> None:
     if corpus is not None and (baseline := corpus.baseline()) is not None:
         name, loss = baseline
         log.append("baseline", name=name, loss=loss, bits_per_byte=corpus.bits_per_byte(loss))
-
-
-def restore(study: Study, past: History) -> Plan | None:
-    """Brings study and scheduler back to the newest trusted checkpoint; the plan to go on with.
-
-    The log gets a `rewind` before anything else, so that what came after counts no more.
-    """
-    recorder, groups = study.recorder, study.groups
-    found = recorder.store.latest(groups.abstract)
-    index = -1 if found is None else found.index
-    plan, made = replay(study.scheduler, past.plans[: index + 1], past.reports[: index + 1])
-    recorder.log.append("rewind", index=index, fsync=True)
-    recorder.store.discard_after(index)
-    if found is None:
-        recorder.meter.resume(past, 0)
-        return plan
-    for skipped in found.skipped:
-        recorder.tracker.note(f"skipped {skipped}")
-    for old, report in zip(made, past.reports, strict=False):
-        groups.follow(old)
-        study.remember(old, report_of(report))
-        recorder.remember(old, report_of(report))
-    recorder.meter.resume(past, index + 1)
-    groups.load(found.state)
-    kept = [event for event in past.of("best") if event["index"] <= index]
-    study.kept = (kept[-1]["trial"], kept[-1]["step"]) if kept else None
-    study.index = index + 1
-    return plan
-
-
-def check_fingerprints(past: History, now: Mapping[str, Any]) -> None:
-    """Raises UsageError naming the parts of the data that are not what the run began with."""
-    before = past.start["fingerprints"] if past.start else {}
-    changed = [name for name, value in now.items() if before.get(name) != value]
-    if changed:
-        raise UsageError(
-            f"{past.path.parent}: {', '.join(changed)} changed since the run began; "
-            "resume it where the data is the same, or start a new run"
-        )
 
 
 def _as_resolved(before: Run, config: Run) -> Run:

@@ -1,8 +1,6 @@
 """Members and parameters outside the population: in checkpoints, and as safetensors files."""
 
-import functools
 import hashlib
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,8 @@ import numpy as np
 from jaxhpo.errors import UsageError
 from jaxhpo.population.member import Member
 from jaxhpo.record.checkpoints import Store
-from jaxhpo.study.compile_group import host_row
 from jaxhpo.study.groups import Groups
+from jaxhpo.study.kept import populations
 
 
 def member_at(store: Store, groups: Groups, trial: int, step: int) -> Member:
@@ -24,27 +22,20 @@ def member_at(store: Store, groups: Groups, trial: int, step: int) -> Member:
     there = set()
     for index in reversed(store.indices()):
         metadata = store.metadata(index)
-        for name, places in places_in(metadata):
-            steps = dict(zip(places["trials"], places["steps"], strict=True))
-            if trial not in steps:
+        for name, trials, steps in populations(metadata):
+            if trial not in trials:
                 continue
-            there.add(steps[trial])
-            if steps[trial] == step:
-                state = store.restore(index, groups.abstract(metadata)).state
-                population = state if name is None else state[name]
-                pick = functools.partial(host_row, place=places["trials"].index(trial))
-                return jax.tree.map(pick, population)
+            place = trials.index(trial)
+            there.add(steps[place])
+            if steps[place] == step:
+                home = groups.home(name, metadata)
+                whole = home.abstract(home.engines[-1].size)
+                one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), whole)
+                return store.restore_member(index, place, one, name)
     steps = ", ".join(map(str, sorted(there))) or "none"
     raise UsageError(
         f"no checkpoint in {store.root} has trial {trial} at step {step}; steps there are: {steps}"
     )
-
-
-def places_in(metadata: Mapping[str, Any]) -> Iterable[tuple[str | None, Mapping[str, Any]]]:
-    """Name of each population in a checkpoint (None: the only one), and who lived where."""
-    if "groups" in metadata:
-        return metadata["groups"].items()
-    return [(None, metadata)]
 
 
 def as_safetensors(params: Any) -> bytes:

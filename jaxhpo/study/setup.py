@@ -18,7 +18,8 @@ from jaxhpo.config.run import ForkRun, FunctionRun, PbtRun, Run, SearchRun, Trai
 from jaxhpo.data.corpus import open_corpus
 from jaxhpo.errors import UsageError
 from jaxhpo.population import memory
-from jaxhpo.population.mesh import make_mesh
+from jaxhpo.population.mesh import axes_of, make_mesh
+from jaxhpo.population.sharding import check_mesh
 from jaxhpo.schedules import in_steps
 from jaxhpo.search.distributions import Choice, Integer
 from jaxhpo.search.fixed import Fixed
@@ -32,6 +33,7 @@ from jaxhpo.search.segments import cut
 from jaxhpo.search.space import Space
 from jaxhpo.search.together import Together, beside_fixed
 from jaxhpo.study.compile_group import Statics
+from jaxhpo.study.devices import axes_for
 from jaxhpo.study.forking import check_data, resolve
 from jaxhpo.study.groups import Groups
 from jaxhpo.study.implant import take_places
@@ -119,8 +121,9 @@ def prepare(config: Run, journal: LogJournal | None = None, origin: Origin | Non
     make = lambda journal: make_scheduler(config, space, journal, always, origin)
     scheduler = make(journal)
     extent, foreseen = scheduler.extent, scheduler.foreseen
-    check_devices(config)
-    mesh = make_mesh(devices(config, extent.held), config.execution.data)
+    mesh = make_mesh(axes_for(config, extent.held))
+    execution = config.execution
+    check_mesh(config.model, config.data.batch_size, execution.accumulate, axes_of(mesh))
     searched = tuple(dict.fromkeys([*space.names, *(foreseen[0] if foreseen else ())]))
     again = lambda: make(Memory())
     opening = Opening(
@@ -260,28 +263,6 @@ def anneal_start(config: Run) -> int | None:
     return int(start) if length > 0 and config.schedule.kind == "wsd" else None
 
 
-def check_devices(config: Run) -> None:
-    """Raises UsageError where the batch does not split over devices and micro-batches."""
-    execution = config.execution
-    if config.data.batch_size % (execution.accumulate * execution.data):
-        raise UsageError(
-            f"data.batch_size={config.data.batch_size} is not a multiple of execution.accumulate="
-            f"{execution.accumulate} times execution.data={execution.data}"
-        )
-
-
-def devices(config: Run | FunctionRun, members: int) -> int:
-    """Devices for so many members: those asked for, else as many as can be used; one on a CPU where
-    members share a base, which every device would hold a copy of."""
-    execution = config.execution
-    if execution.devices is not None:
-        return execution.devices
-    if memory.adapter_of(config) is not None and jax.default_backend() == "cpu":
-        return execution.data
-    found = min(len(jax.devices()), members * execution.data)
-    return max(found // execution.data, 1) * execution.data
-
-
 def environment() -> dict[str, Any]:
     """What decides the last bits of a result, for the record."""
     device = jax.devices()[0]
@@ -292,6 +273,7 @@ def environment() -> dict[str, Any]:
         "platform": device.platform,
         "device_kind": device.device_kind,
         "devices": jax.device_count(),
+        "processes": jax.process_count(),
         "pjrt_nproc": os.environ.get("PJRT_NPROC", ""),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "cpu": platform.processor() or platform.machine(),

@@ -10,6 +10,7 @@ from jaxhpo.config.forks import PRESETS
 from jaxhpo.config.loading import read_toml
 from jaxhpo.config.run import ForkRun, TrainRun
 from jaxhpo.errors import Interrupted, UsageError
+from jaxhpo.population.launchers import launched
 from jaxhpo.record.directory import LOG, RunDirectory
 from jaxhpo.record.paths import check_name
 from jaxhpo.study.inheritance import inherit
@@ -41,12 +42,22 @@ class Stages:
     stages: tuple[Stage, ...]
 
 
+def check_alone() -> None:
+    """Raises UsageError where a launcher has started several processes."""
+    if launched() > 1:
+        raise UsageError(
+            "stages run in one process, and the launcher has started several; allowed: one, or "
+            "each stage as a jaxhpo fork of the last"
+        )
+
+
 def run_stages(file: Path, out: str | None = None, again: str = "never") -> tuple[Outcome, ...]:
     """Trains all stages of a file into one directory, a run directory for each.
 
     Stages that have finished are left as they are, and one that was stopped is carried on, where
     `again` is "auto". Raises UsageError before anything runs where the file is no such file.
     """
+    check_alone()
     text = _text(file)
     stages = read_stages(file)
     if again == "auto" and out is not None and (Path(out) / FILE).exists():
@@ -58,6 +69,7 @@ def run_stages(file: Path, out: str | None = None, again: str = "never") -> tupl
 
 def resume_stages(path: Path, text: str | None = None) -> tuple[Outcome, ...]:
     """Carries a run of stages on. Raises UsageError where `text` is not the file it was made of."""
+    check_alone()
     if text is not None and _text(path / FILE) != text:
         raise UsageError(
             f"{path} was made from another file, kept there as {FILE}; give another out"

@@ -4,7 +4,6 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxhpo import adapters
@@ -15,8 +14,9 @@ from jaxhpo.data.supervised import Supervised, open_examples
 from jaxhpo.errors import UsageError
 from jaxhpo.population import memory
 from jaxhpo.population.headed import HeadedModel
-from jaxhpo.population.mesh import everywhere
+from jaxhpo.population.placing import Placement
 from jaxhpo.population.task import LanguageModel
+from jaxhpo.population.transfer import put
 from jaxhpo.population.tuning import AdapterTuning, FullTuning
 from jaxhpo.search.space import Space
 from jaxhpo.study.bases import HEADED, Base, open_base, shaped
@@ -33,13 +33,12 @@ class Tuning:
 
     def shared(self, config: FinetuneRun, mesh: Any) -> Any:
         """What all members share: the frozen base as it is stored, or the weights they start
-        from; on the device once."""
+        from; on the devices once."""
         kind = config.adapter.base_dtype if config.adapter.kind != "none" else None
         if kind not in self.stored:
             params = self.base.params
-            self.stored[kind] = jax.device_put(
-                params if kind is None else adapters.store(params, kind), everywhere(mesh)
-            )
+            stored = params if kind is None else adapters.store(params, kind)
+            self.stored[kind] = put(stored, Placement(mesh).shared(stored))
         return self.stored[kind]
 
 

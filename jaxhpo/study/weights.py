@@ -14,8 +14,7 @@ from jaxhpo.config import is_static, replace
 from jaxhpo.config.finetune import FinetuneRun
 from jaxhpo.config.run import Run
 from jaxhpo.data.cache import Cache
-from jaxhpo.data.documents import split
-from jaxhpo.data.sources import read_documents
+from jaxhpo.data.corpus import training_texts
 from jaxhpo.data.subwords import loaded
 from jaxhpo.data.tokenizers import TOKENIZERS, Tokenizer, open_tokenizer
 from jaxhpo.errors import UsageError
@@ -265,7 +264,7 @@ def _tokenizer(config: Run, past: History) -> Tokenizer:
     cache = Cache.open(config.data.cache)
     tokenizer = open_tokenizer(
         config.data,
-        lambda: split(read_documents(config.data), config.data.held_out)[0],
+        lambda: training_texts(config.data),
         prints.get("data", ""),
         cache,
     )

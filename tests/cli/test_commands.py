@@ -16,6 +16,7 @@ from jaxhpo.cli.main import main
 from jaxhpo.cli.report import table
 from jaxhpo.config import PbtRun, SearchRun, TrainRun
 from jaxhpo.config.run import Run
+from jaxhpo.population.config import DistributedConfig
 
 
 class Remembers(types.ModuleType):
@@ -27,13 +28,13 @@ class Remembers(types.ModuleType):
 
     def execute(self, config: Run) -> Any:
         self.asked.append(config)
-        return types.SimpleNamespace(directory=self.directory)
+        return types.SimpleNamespace(directory=self.directory, first=True)
 
-    def resume(self, path: Path) -> Any:
-        self.asked.append(path)
-        return types.SimpleNamespace(directory=path)
+    def resume(self, path: Path, distributed: Any = None) -> Any:
+        self.asked += [path] if distributed is None else [path, distributed]
+        return types.SimpleNamespace(directory=path, first=True)
 
-    def plan(self, config: Run) -> str:
+    def plan(self, config: Run, chip: str | None = None, chips: int | None = None) -> str:
         self.asked.append(config)
         return f"{config.command}: one program, 12 MB"
 
@@ -68,6 +69,16 @@ def test_the_default_of_a_call_is_the_main_job(study: Remembers) -> None:
     assert study.asked == [PbtRun(), TrainRun()]
 
 
+def test_resume_says_how_processes_meet_and_nothing_else(
+    study: Remembers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["resume", str(tmp_path), "--distributed.num-processes", "2"]
+    assert main([*words, "--distributed.process-id=1"]) == 0
+    assert study.asked == [tmp_path, DistributedConfig(num_processes=2, process_id=1)]
+    assert main([*words, "--steps", "3"]) == 2
+    assert "unknown option --steps" in capsys.readouterr().err
+
+
 def test_resume_hands_over_the_run_directory(study: Remembers, tmp_path: Path) -> None:
     assert main(["resume", str(tmp_path)]) == 0
     jaxhpo.resume(str(tmp_path))
@@ -87,7 +98,7 @@ def test_plans_and_reports_are_json_on_request(
     class Plan:
         programs: tuple[str, ...] = ("train",)
 
-    monkeypatch.setattr(study, "plan", lambda config: Plan())
+    monkeypatch.setattr(study, "plan", lambda *_: Plan())
     assert main(["plan", "train", "--json", "--steps", "70"]) == 0
     assert json.loads(capsys.readouterr().out) == {"programs": ["train"]}
     monkeypatch.setattr("jaxhpo.report.page.write_report", lambda run: Path("page.html"))

@@ -88,6 +88,16 @@ def test_leftovers_of_killed_processes_are_swept_after_a_day(cache: Cache) -> No
     assert [each.name for each in cache.folder.iterdir()] == [".new-new"]
 
 
+def test_pieces_that_nobody_goes_on_with_are_swept_after_a_month(cache: Cache) -> None:
+    for name, days in (("old", 31), ("new", 29)):
+        folder = cache.folder / f"tokens-{name}.pieces"
+        folder.mkdir()
+        (folder / "piece").touch()
+        os.utime(folder, (time.time() - days * 86400,) * 2)
+    Cache.open(str(cache.folder))
+    assert [each.name for each in cache.folder.iterdir()] == ["tokens-new.pieces"]
+
+
 def test_processes_may_fill_one_cache_at_once(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     others = [

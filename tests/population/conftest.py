@@ -35,9 +35,10 @@ def task(config):
     return LanguageModel(MODEL, config.optimizer, unroll=True)
 
 
-def make_engine(task, devices=2, members=MEMBERS, chunk=1, data=1, accumulate=1):
+def make_engine(task, devices=2, members=MEMBERS, chunk=1, accumulate=1, axes=None):
+    """`axes` are those of the mesh; without them members alone share the devices."""
     return Engine(
-        task, make_mesh(devices, data), members, run_seed=7, chunk=chunk, accumulate=accumulate
+        task, make_mesh(axes or devices), members, run_seed=7, chunk=chunk, accumulate=accumulate
     )
 
 

@@ -96,6 +96,15 @@ def test_bytes_of_a_step_are_summed_by_axis_and_those_of_a_segment_kept_apart():
         ("[2,4]<=[8]", ((0, 1, 2, 3), (4, 5, 6, 7)), ("data",)),
         ("[4,2]<=[2,4]T(1,0)", ((0, 4), (1, 5), (2, 6), (3, 7)), ("member",)),
         ("[4,2]<=[2,2,2]T(0,2,1)", ((0, 2), (1, 3), (4, 6), (5, 7)), ("data",)),
+        ("mesh['a'=2,'b'=4] {'b'}", ((0, 1, 2, 3), (4, 5, 6, 7)), ("data",)),
+        ("mesh['a'=2,'b'=4] {'a'}", ((0, 4), (1, 5), (2, 6), (3, 7)), ("member",)),
+        (
+            "mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'b'}",
+            ((0, 4), (1, 5), (2, 6), (3, 7)),
+            ("member",),
+        ),
+        ("mesh['a'=8] {'a':(4)2}", ((0, 1), (2, 3), (4, 5), (6, 7)), ("data",)),
+        ("mesh['a'=2,'b'=4] {'a','b'}", (tuple(range(8)),), ("member", "data")),
         ("[8,1]<=[8]", tuple((i,) for i in range(8)), ()),
     ],
 )
@@ -128,9 +137,10 @@ def test_the_engine_sends_a_gradient_over_data_and_nothing_over_members(
     import jax
 
     from jaxhpo.population.collectives import traffic
+    from jaxhpo.population.config import Axes
     from tests.population.conftest import make_engine
 
-    engine = make_engine(task, devices=4, members=4, data=2)
+    engine = make_engine(task, axes=Axes(member=2, data=2))
     rows = newborn_rows()
     population = engine.abstract(engine.place(rows))
     staged = jax.tree.map(lambda x: engine.stage(x), batches)

@@ -103,7 +103,7 @@ def waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     from jaxhpo.study.recorder import Recorder
 
     save = Recorder.save
-    monkeypatch.setattr(Recorder, "save", lambda self, *a, last: save(self, *a, last=True))
+    monkeypatch.setattr(Recorder, "save", lambda self, *a, last, due: save(self, *a, last=True))
 
 
 def test_a_trial_born_of_an_older_step_goes_on_from_there_to_the_bit(
