@@ -1,7 +1,6 @@
 """Trials of a sweep on two processes: one asks, both run; JAX finds them by Slurm's variables."""
 
 import os
-import re
 from typing import Any
 
 import pytest
@@ -10,17 +9,21 @@ import yaml
 from jaxhpo.cli.main import COMMANDS
 from jaxhpo.cli.options import parse
 from jaxhpo.config import TrainRun
+from jaxhpo.record.history import history
 from tests.launch.conftest import LAUNCH, SRUN, StandIns
 from tests.launch.test_wandb_sweep import drawn
 
 SWEEP: dict[str, Any] = yaml.safe_load((LAUNCH / "wandb-sweep-hosts.yaml").read_text())
 
-AGENT = """
+TINY = (
+    "search", "--scheduler=random", "--trials=2", "--steps=2", "--schedule.warmup-steps=1", "--data.source=synthetic",
+    "--model.num-layers=1", "--model.d-model=8", "--model.num-heads=1", "--model.context=8",
+    "--data.batch-size=2", "--tracker.diagnose-every=0", "--execution.compilation-cache=false",
+)  # fmt: skip
+AGENT = f"""
 [[ $1 == agent ]] || exit 1
-export WANDB_SWEEP_ID=s1
-for run in r1; do
-    WANDB_RUN_ID=$run python "$JAXHPO_TRIAL" trial --version "--space=x=log(1e-4, 1)" || exit
-done
+export WANDB_SWEEP_ID=s1 WANDB_RUN_ID=r1
+python "$JAXHPO_TRIAL" trial {" ".join(TINY)}
 """
 """Does what `wandb agent` does: starts the sweep's command with the ids of sweep and run."""
 
@@ -29,19 +32,20 @@ def test_process_0_asks_and_all_processes_run(stand_ins: StandIns) -> None:
     stand_ins.add("srun", SRUN)
     stand_ins.add("scontrol")
     stand_ins.add("wandb", AGENT)
-    job = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"}
+    number = str(os.getpid())  # JAX makes its port of it
+    job = {"SLURM_JOB_ID": number, "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"}
     words = ("agent", "me/project/s1", "--count", "1")
     flags = {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
     status, said = stand_ins.run("slurm.sbatch", "--", *words, **job, **flags)
-    logs = [
-        (stand_ins.work / f"logs/agent/{os.getpid()}-{task}.log").read_text() for task in range(2)
-    ]
+    logs = [(stand_ins.work / f"logs/agent/{number}-{task}.log").read_text() for task in range(2)]
     assert status == 0, (said, logs)
     assert stand_ins.calls("wandb") == [["agent", "--forward-signals", *words[1:]]]
-    trial = "--version --space=x=log(1e-4, 1) --out=runs/sweep-s1/r1 --resume=auto"
-    for log in logs:
-        assert log.count(f"launch: jaxhpo {trial}\n") == 1, logs
-        assert re.search(r"^jaxhpo \d", log, re.MULTILINE), "it ran"
+    trial = " ".join([*TINY, "--out=runs/sweep-s1/r1", "--resume=auto"])
+    assert all(log.count(f"launch: jaxhpo {trial}\n") == 1 for log in logs), logs
+    finished = [log.count("finished  best") for log in logs]
+    assert finished == [1, 0], "both trained, and process 0 talks for them"
+    past = history(stand_ins.work / "runs/sweep-s1/r1")
+    assert past.finish and past.start and past.start["config"]["steps"] == 2
 
 
 def test_what_the_agent_starts_is_a_trial_that_trains() -> None:
