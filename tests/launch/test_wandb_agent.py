@@ -16,7 +16,8 @@ from tests.launch.test_wandb_sweep import drawn
 SWEEP: dict[str, Any] = yaml.safe_load((LAUNCH / "wandb-sweep-hosts.yaml").read_text())
 
 TINY = (
-    "search", "--scheduler=random", "--trials=2", "--steps=2", "--schedule.warmup-steps=1", "--data.source=synthetic",
+    "search", "--scheduler=random", "--trials=2", "--steps=2", "--schedule.warmup-steps=1",
+    "--data.source=synthetic",
     "--model.num-layers=1", "--model.d-model=8", "--model.num-heads=1", "--model.context=8",
     "--data.batch-size=2", "--tracker.diagnose-every=0", "--execution.compilation-cache=false",
 )  # fmt: skip
