@@ -2,8 +2,9 @@
 
 Each command of `jaxhpo` is one typed call: `pbt(config)`, `run_search(config)`, `train(config)`,
 `resume(run)`, `finetune(config)`, `export(run, folder)`, `fork(run, ...)`, `average(run, ...)`,
-`stages(file)`, `lineage(run, ...)`, `plan(config)`, `sample(run)`, `size(model)`,
-`write_report(run)`; `search_function(...)` searches with a loss of your own.
+`stages(file)`, `lineage(run, ...)`, `plan(config)`, `profile(config)`, `sample(run)`,
+`translate(run)`, `size(model)`, `write_report(run)`; `search_function(...)` searches with a loss of
+your own.
 `with_recipe(config, name)` gives a config a published recipe, `discovered_schedule(run)` the
 learning rate that a run found. Nothing heavy is imported before it is used.
 """
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
     from jaxhpo.cli.lineage import lineage
     from jaxhpo.cli.pbt import pbt
     from jaxhpo.cli.plan import plan
+    from jaxhpo.cli.profile import profile
     from jaxhpo.cli.resume import resume
     from jaxhpo.cli.sample import SampleQuery, sample
     from jaxhpo.cli.search import run_search
     from jaxhpo.cli.size import SizeQuery, size
     from jaxhpo.cli.stages import stages
     from jaxhpo.cli.train import train
+    from jaxhpo.cli.translate import Translated, TranslateQuery, translate
     from jaxhpo.config.finetune import FinetuneRun
     from jaxhpo.config.recipes import with_recipe
     from jaxhpo.config.run import ForkRun, PbtRun, SearchRun, TrainRun
@@ -67,6 +70,8 @@ __all__ = [
     "SizeQuery",
     "TrackerConfig",
     "TrainRun",
+    "TranslateQuery",
+    "Translated",
     "UsageError",
     "average",
     "discovered_schedule",
@@ -76,6 +81,7 @@ __all__ = [
     "lineage",
     "pbt",
     "plan",
+    "profile",
     "resume",
     "run_search",
     "sample",
@@ -83,6 +89,7 @@ __all__ = [
     "size",
     "stages",
     "train",
+    "translate",
     "with_recipe",
     "write_report",
 ]
@@ -94,6 +101,9 @@ __getattr__, _ = attach(
         "run_search": "cli.search",
         "search_function": "study.function",
         "train": "cli.train",
+        "translate": "cli.translate",
+        "TranslateQuery": "cli.translate",
+        "Translated": "cli.translate",
         "finetune": "cli.finetune",
         "export": "cli.export",
         "ExportQuery": "cli.export",
@@ -103,6 +113,7 @@ __getattr__, _ = attach(
         "lineage": "cli.lineage",
         "resume": "cli.resume",
         "plan": "cli.plan",
+        "profile": "cli.profile",
         "sample": "cli.sample",
         "SampleQuery": "cli.sample",
         "size": "cli.size",

@@ -3,7 +3,7 @@
 import functools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from jaxhpo.errors import UsageError
@@ -23,7 +23,7 @@ _ROW = r"(attention/out|mlp/down)"
 """Projections whose inputs are, and whose outputs are summed over `tensor`."""
 
 RULES: tuple[tuple[str, Spec], ...] = (
-    (r"embed/embedding", ((TENSOR, FSDP), None)),
+    (r"embed/embedding", ((TENSOR, FSDP), FSDP)),
     (r"(positions|token_types)/embedding", (FSDP, None)),
     (r"readout", (FSDP, TENSOR)),
     (r"readout_bias", (TENSOR,)),
@@ -48,8 +48,9 @@ RULES: tuple[tuple[str, Spec], ...] = (
 )
 """Whole path of an array of model, adapter, base or head -> the split of its last dimensions.
 
-A dimension that an axis does not divide stays whole. Tables are split over rows: with their columns
-over fsdp XLA's partitioner aborts on the lookup.
+A dimension that an axis does not divide stays whole; an axis that is named twice splits the first
+dimension that it divides: the table of tokens by rows, or by columns where the vocabulary is odd.
+It is gathered before the lookup: XLA's partitioner was seen to abort on columns.
 """
 
 
@@ -62,8 +63,10 @@ def spec_of(name: str, shape: tuple[int, ...], axes: Axes) -> Spec:
     if axes.fsdp * axes.tensor == 1:
         return (None,) * len(shape)
     rule = rule_of(name)
-    entries = (None,) * (len(shape) - len(rule)) + rule
-    return tuple(fitting(side, entry, axes) for side, entry in zip(shape, entries, strict=True))
+    found: list[Entry] = []
+    for side, entry in zip(shape, (None,) * (len(shape) - len(rule)) + rule, strict=True):
+        found.append(fitting(side, entry, axes, used=_names(found)))
+    return tuple(found)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -78,11 +81,10 @@ def rule_of(name: str) -> Spec:
     return found[0]
 
 
-def fitting(size: int, entry: Entry, axes: Axes) -> Entry:
-    """The part of a dimension's split that divides it: the first axes of it, or the last alone."""
-    if entry is None:
-        return None
-    wanted = (entry,) if isinstance(entry, str) else entry
+def fitting(size: int, entry: Entry, axes: Axes, used: Collection[str] = ()) -> Entry:
+    """The part of a dimension's split that divides it: the first axes of it, or the last alone;
+    of those that are not `used`."""
+    wanted = (axis for axis in _names([entry]) if axis not in used)
     wanted = tuple(axis for axis in wanted if getattr(axes, axis) > 1)
     for some in (*(wanted[:count] for count in range(len(wanted), 0, -1)), wanted[-1:]):
         if some and size % math.prod(getattr(axes, axis) for axis in some) == 0:
@@ -92,8 +94,13 @@ def fitting(size: int, entry: Entry, axes: Axes) -> Entry:
 
 def parts(entry: Entry, axes: Axes) -> int:
     """Into how many parts a dimension is split."""
-    names = () if entry is None else (entry,) if isinstance(entry, str) else entry
-    return math.prod(getattr(axes, axis) for axis in names)
+    return math.prod(getattr(axes, axis) for axis in _names([entry]))
+
+
+def _names(entries: Iterable[Entry]) -> list[str]:
+    """The axes in the split of some dimensions."""
+    each = ((e,) if isinstance(e, str) else e or () for e in entries)
+    return [name for names in each for name in names]
 
 
 def held_shapes(shapes: Mapping[str, tuple[int, ...]], axes: Axes) -> dict[str, tuple[int, ...]]:

@@ -58,7 +58,7 @@ class EventLog:
         Raises `LogError` naming path, needed and free bytes if the disk is full. The file stays
         readable: what had been written of the line is completed by the next call.
         """
-        if kind == "start":
+        if kind in _ABOUT_THE_RUN:
             fields = _without_secrets(fields)
         with self._mutex:
             if self._descriptor is None:
@@ -205,11 +205,16 @@ def _full(path: Path, needed: int, error: OSError) -> LogError:
     return LogError(f"can't write the event log {path}: {error.strerror}")
 
 
+_ABOUT_THE_RUN = frozenset({"start", "hardware", "infeasible", "stop"})
+"""Events with texts of a person, of the environment or of an error."""
+
+
 def _without_secrets(fields: dict[str, Any]) -> dict[str, Any]:
     clean = dict(fields)
-    for name in ("config", "environment"):
+    for name in ("config", "environment", "space"):
         if isinstance(clean.get(name), dict):
             clean[name] = redact(clean[name])
-    if isinstance(clean.get("command"), str):
-        clean["command"] = redact_text(clean["command"])
+    for name in ("command", "reason"):
+        if isinstance(clean.get(name), str):
+            clean[name] = redact_text(clean[name])
     return clean

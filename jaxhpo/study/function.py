@@ -26,6 +26,7 @@ from jaxhpo.search.config import PbtConfig, SearchConfig
 from jaxhpo.search.space import Space
 from jaxhpo.search.table import make
 from jaxhpo.study.compile_group import CompileGroup
+from jaxhpo.study.config_of import without_secrets
 from jaxhpo.study.devices import axes_for
 from jaxhpo.study.groups import Groups
 from jaxhpo.study.hosts import PREPARING, joined
@@ -93,7 +94,7 @@ def search_function(
         run = hosts.together(lambda: opened(Path(out or ""), hosts), "the run") if again else None
         past = None if run is None else hosts.together(lambda: history(run.path), "the log")
         if past is not None and past.start is not None:
-            hosts.together(lambda: refuse_drift(_config_of(past), config), "drift")
+            hosts.together(lambda: refuse_drift(_config_of(past), without_secrets(config)), "drift")
             if (outcome := concluded(past)) is not None:
                 return dataclasses.replace(outcome, first=hosts.first)
         begin = lambda: prepare(config, task, batch_at, held_out, LogJournal(past, hosts))

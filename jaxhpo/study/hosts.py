@@ -120,7 +120,8 @@ class Hosts:
         To wait for them would keep it from being seen that this process is gone; once it is, JAX's
         coordination service ends the others.
         """
-        said = str(error) if isinstance(error, UsageError) else f"{type(error).__name__}: {error}"
+        plain = isinstance(error, UsageError | Lost)
+        said = str(error) if plain else f"{type(error).__name__}: {error}"
         failed = {"error": said, "usage": isinstance(error, UsageError)}
         try:
             if not (self.in_flight or isinstance(error, Lost)):
@@ -130,8 +131,9 @@ class Hosts:
                 self._told = error
                 error.elsewhere = getattr(other, "elsewhere", False)  # ty: ignore
                 return
-        if isinstance(error, UsageError | Lost):
-            print(f"jaxhpo: process {self.index}: {said}", file=sys.stderr)
+        if plain:
+            more = "; start all processes again to resume" if isinstance(error, Lost) else ""
+            print(f"jaxhpo: process {self.index}: {said}{more}", file=sys.stderr)
         else:
             traceback.print_exception(error)
         sys.stdout.flush()

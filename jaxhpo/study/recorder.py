@@ -85,6 +85,8 @@ class Recorder:
         """the lowest of the newest report, None where none is finite"""
         self.made = 0
         """member-steps trained so far, those of an earlier process included"""
+        self.rows = 0
+        """steps that curves have had points at so far, and one for each report"""
         self._exploits: tuple[Exploit, ...] = ()
         self._begun = self._saved = time.monotonic()
         self._begun_at = 0
@@ -129,6 +131,7 @@ class Recorder:
         self.points |= {row.trial: row.point for row in plan.assignments}
         self._note(plan, report)
         self.made += sum(row.steps for row in plan.assignments)
+        self.rows += rows_of(plan, report)
 
     def infeasible(self, index: int, trial: int, reason: str) -> None:
         """A trial that no model can be made for."""
@@ -196,10 +199,12 @@ class Recorder:
                 goodput=known(speed.goodput),
                 memory_bytes=known(speed.device_bytes or speed.host_bytes),
                 seconds_left=self._seconds_left(),
+                first_row=self.rows,
                 trials=len(self.points),
                 share=self.made / self.member_steps,
             )
         )
+        self.rows += rows_of(plan, report)
 
     def _note(self, plan: Plan, report: Report) -> None:
         searched = {row.trial for row in plan.assignments if row.group != "fixed"}
@@ -288,6 +293,12 @@ def _diagnosed(curve: Mapping[str, np.ndarray]) -> dict[str, list]:
     made = [np.isfinite(values) for values in rest.values()]
     some = np.any(made, axis=0) if made else np.zeros(len(curve["step"]), bool)
     return _thinned({n: values[some] for n, values in ({"step": curve["step"]} | rest).items()})
+
+
+def rows_of(plan: Plan, report: Report) -> int:
+    """Different steps that the rows of a segment have made, and one for its report."""
+    made = ((r.step - row.steps, r.step) for row, r in zip(plan.assignments, report, strict=True))
+    return len({step for begin, end in set(made) for step in range(begin, end)}) + 1
 
 
 def reached(metadata: Mapping[str, Any]) -> set[int]:

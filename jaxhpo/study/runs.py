@@ -27,6 +27,7 @@ from jaxhpo.record.trackers.protocol import ForkedFrom, RunInfo
 from jaxhpo.record.trackers.table import make_tracker
 from jaxhpo.search.config import COPYING
 from jaxhpo.study.compile_group import CompileGroup
+from jaxhpo.study.config_of import without_secrets
 from jaxhpo.study.groups import compile_all
 from jaxhpo.study.hosts import PREPARING, Hosts, joined
 from jaxhpo.study.implant import adopt, implant
@@ -85,7 +86,8 @@ def carry_on(path: Path, config: Run | None, hosts: Hosts) -> Outcome:
         hosts.same("the event log", {"events": len(past.events), "rewinds": past.rewinds})
         before = hosts.together(lambda: started(past), "how the run began")
         if config is not None:
-            hosts.together(lambda: refuse_drift(before, _as_resolved(before, config)), "drift")
+            now = without_secrets(_as_resolved(before, config))
+            hosts.together(lambda: refuse_drift(before, now), "drift")
         if (outcome := concluded(past)) is not None:
             return replace(outcome, first=hosts.first)
         config = before if config is None else config
@@ -203,7 +205,7 @@ def run_info(setup: Setup, run: RunDirectory, study: Study) -> RunInfo:
         directory=run.path,
         total_steps=setup.total_steps,
         members=config.members,
-        config=to_dict(config),
+        config=to_dict(without_secrets(config)),
         step=study.groups.step(),
         parent=None if setup.origin is None else forked_from(setup.origin, study.index == 0),
         trials=trials,
@@ -228,7 +230,7 @@ def forked_from(origin: Origin, fresh: bool) -> ForkedFrom:
 
 def open_record(setup: Setup, run: RunDirectory, log: EventLog) -> None:
     """The first lines of a log: what runs, on what, and the baseline to beat."""
-    config, corpus = setup.config, setup.corpus
+    config, corpus = without_secrets(setup.config), setup.corpus
     run.write_text(CONFIG, to_toml(config))
     text = {}
     if isinstance(config, Run):

@@ -13,6 +13,7 @@ from jaxhpo.errors import Interrupted, UsageError
 from jaxhpo.population.launchers import launched
 from jaxhpo.record.directory import LOG, RunDirectory
 from jaxhpo.record.paths import check_name
+from jaxhpo.record.redaction import redact_text
 from jaxhpo.study.inheritance import inherit
 from jaxhpo.study.outcome import Outcome
 from jaxhpo.study.runs import execute, resume
@@ -58,7 +59,7 @@ def run_stages(file: Path, out: str | None = None, again: str = "never") -> tupl
     `again` is "auto". Raises UsageError before anything runs where the file is no such file.
     """
     check_alone()
-    text = _text(file)
+    text = redact_text(_text(file))
     stages = read_stages(file)
     if again == "auto" and out is not None and (Path(out) / FILE).exists():
         return resume_stages(Path(out), text)

@@ -11,6 +11,7 @@ from jaxhpo.adapters.config import AdapterConfig
 from jaxhpo.config.run import PbtRun
 from jaxhpo.errors import UsageError
 from jaxhpo.population import hyperparams
+from jaxhpo.population.config import Axes
 from jaxhpo.population.engine import Engine
 from jaxhpo.population.memory import check_fits, memory_plan
 from jaxhpo.population.mesh import make_mesh
@@ -32,10 +33,12 @@ def config(chunk: int, **model) -> PbtRun:
     )
 
 
-@pytest.mark.parametrize("chunk", [1, 2])
-def test_the_planned_bytes_are_those_of_the_compiled_step(chunk: int) -> None:
+@pytest.mark.parametrize(
+    ("chunk", "axes"), [(1, Axes(2)), (2, Axes(2)), (1, Axes(fsdp=2, tensor=2))]
+)
+def test_the_planned_bytes_are_those_of_the_compiled_step(chunk: int, axes: Axes) -> None:
     asked = config(chunk)
-    engine = make_engine(asked, make_mesh(2), MEMBERS)
+    engine = make_engine(asked, make_mesh(axes), MEMBERS)
     lowered = hyperparams.lower(asked, tuple(asked.space), [{}] * MEMBERS)
     rows = padded(make_rows(lowered, range(MEMBERS), [STEPS] * MEMBERS), engine.size)
     rows = engine.place(rows)
@@ -45,9 +48,9 @@ def test_the_planned_bytes_are_those_of_the_compiled_step(chunk: int) -> None:
     found = engine.program("train", *args).memory_analysis()
     taken = found.argument_size_in_bytes + found.temp_size_in_bytes
     taken += found.output_size_in_bytes - found.alias_size_in_bytes
-    plan = memory_plan(asked, engine.size // engine.shards, engine.chunk, STEPS, 0)
+    plan = memory_plan(asked, engine.size // engine.shards, engine.chunk, STEPS, 0, axes=axes)
     # the next segment's batches and the held-out ones are in the plan, and no part of this program
-    elsewhere = plan.data - jax.tree.leaves(batches)[0].nbytes
+    elsewhere = plan.data - jax.tree.leaves(batches)[0].nbytes // axes.batch
     assert plan.total - elsewhere == pytest.approx(taken, rel=0.2)
 
 

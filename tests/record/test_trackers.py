@@ -145,6 +145,10 @@ def test_a_tracker_that_fails_is_left_out_and_named_once(info):
 
 def records(directory: Path):
     (path,) = (directory / "wandb").glob("offline-run-*/*.wandb")
+    return records_of(path)
+
+
+def records_of(path: Path):
     done = subprocess.run(
         [sys.executable, "-m", "wandb", "leet", "inspect", str(path), "--json"],
         capture_output=True,
@@ -279,7 +283,8 @@ class FakeWandb(types.ModuleType):
         if "fork_from" in arguments and not self.forks:
             raise RuntimeError("forking is not enabled")
         self.opened.append(arguments)
-        run = types.SimpleNamespace(summary={}, tags=(), config={}, log=lambda row: None)
+        run = types.SimpleNamespace(summary={}, tags=(), config={}, step=0, id="r")
+        run.log = lambda row, step=None: None
         run.define_metric, run.finish = (lambda *_, **__: None), (lambda **_: None)
         return run
 
@@ -304,3 +309,58 @@ def test_a_fork_names_its_parent_and_begins_as_its_fork_where_the_server_can(
     wanted = f"{theirs}?_step={3 * 299}" if asked and forks else None
     assert arguments.get("fork_from") == wanted
     assert any("can't fork trunk" in note for note in notes) == (asked and not forks)
+
+
+def test_a_resumed_run_goes_on_under_its_id_and_no_row_comes_twice(info):
+    """The second process does the second segment again: its rows have the numbers they had."""
+    notes = []
+    for first, row in ((50, 0), (50, 0)):
+        time.sleep(1.0)  # the folders of two processes are told apart by the second
+        tracker = Wandb("offline", note=notes.append)
+        tracker.start(info)
+        tracker.segment(replace(snapshot(first), first_row=row))
+        tracker.segment(replace(snapshot(100), first_row=3))
+        tracker.segment(replace(snapshot(100), first_row=3))  # W&B has these by now
+        tracker.finish(Summary())
+    assert notes == []
+    found = sorted((info.directory / "wandb").glob("offline-run-*/*.wandb"))
+    assert len({path.name for path in found}) == 1
+    for path in found:
+        rows = records_of(path)
+        (run,) = [each["run"] for each in rows if each["type"] == "run"]
+        assert run["resume"] is True
+        numbers = [each["history"]["step"]["num"] for each in rows if each["type"] == "history"]
+        steps = [each["history"]["item"]["train/step"] for each in rows if "history" in each]
+        assert list(map(int, numbers)) == [0, 1, 2, 3, 4, 5]
+        assert steps == [49, 50, 50, 99, 100, 100]
+
+
+def test_the_mirror_shows_how_fast_the_run_is_where_it_is_known(info):
+    tracker = Wandb("offline")
+    tracker.start(info)
+    tracker.segment(replace(snapshot(), mfu=0.5, goodput=0.9, memory_bytes=2.0**30))
+    tracker.finish(Summary(details={"goodput": 0.9}))
+    items = [each["history"]["item"] for each in records(info.directory) if "history" in each]
+    (last,) = [item for item in items if "pop/best" in item]
+    assert (last["mfu"], last["goodput"], last["memory_bytes"]) == (0.5, 0.9, 2**30)
+    assert "step_seconds" not in last and last["tokens_per_second"] == 21_300
+
+
+def test_rows_that_the_server_has_are_not_sent_again_after_a_rewind(info, monkeypatch):
+    fake, sent = FakeWandb(False), []
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    opened = fake.init
+
+    def init(**arguments):
+        run = opened(**arguments)
+        run.step, run.log = 4, lambda row, step: sent.append(step)  # it has rows 0 to 3
+        return run
+
+    monkeypatch.setattr(fake, "init", init)
+    tracker = Wandb("online")
+    tracker.start(info)
+    tracker.segment(replace(snapshot(50), first_row=0))
+    tracker.segment(replace(snapshot(100), first_row=3))
+    tracker.finish(Summary())
+    assert fake.opened[0]["resume"] == "allow" and sent == [4, 5]

@@ -58,7 +58,7 @@ def test_a_search_on_one_mesh_resumed_on_another_plans_as_on_one_device_a_member
         stopping.setattr("jaxhpo.study.runs.StopSignals", StopsAfter)
         with pytest.raises(Interrupted):
             execute(asked(split, "member=2,fsdp=2,tensor=2"))
-    execute(replace(asked(split, "data=2,fsdp=2,tensor=2"), resume="auto"))
+    execute(replace(asked(split, "member=4,tensor=2"), resume="auto"))
     found, expected = history(split), history(whole)
     rows = lambda past: [event["assignments"] for event in past.plans]
     assert rows(found) == rows(expected)
@@ -118,6 +118,9 @@ def test_bytes_sent_and_seconds_are_the_closed_forms() -> None:
         "fsdp": 0.0,
         "tensor": 0.0,
     }
+    norms = (2 * BIG.num_layers + 1) * BIG.d_model
+    fsdp = sent_bytes(config, Axes(fsdp=2))["fsdp"]
+    assert fsdp == 3 * 1 / 2 * 4 * (parameters - norms) + 2 * 1 / 2 * 4 * norms
     tensor = sent_bytes(config, Axes(tensor=2))["tensor"]
     assert tensor == (4 * 4 + 2) * 2 * 1 / 2 * 4 * (4 * 64) * 256
     (first,) = [

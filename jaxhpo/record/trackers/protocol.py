@@ -91,6 +91,9 @@ class Snapshot:
     memory_bytes: float = math.nan
     """most that a device held; of the process where the backend does not tell"""
     seconds_left: float = math.nan
+    first_row: int = 0
+    """rows of curves that came before, at most: the same number in a run that was resumed, so that
+    a mirror can number its own by it"""
     trials: int = 0
     """started so far"""
     share: float = math.nan

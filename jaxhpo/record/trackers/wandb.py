@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import math
 import os
 import queue
 import threading
@@ -13,6 +12,7 @@ from typing import Any, Literal
 from jaxhpo.record.redaction import redact
 from jaxhpo.record.trackers.composite import one_line
 from jaxhpo.record.trackers.protocol import RunInfo, Snapshot, Summary
+from jaxhpo.record.trackers.rows import curve_rows, held_out, speed
 
 Mode = Literal["disabled", "offline", "online"]
 _MAX_WAITING = 256
@@ -27,6 +27,10 @@ class Wandb:
     config and in tags; so is the run that this one was forked from, and with `fork` it begins as a
     fork of that run's mirror. Files go to the run directory. `note` receives what people should
     know.
+
+    A run that is resumed goes on under the same id. Rows are numbered by what they are about, so
+    that those of segments done again have the numbers that they had, and W&B, which takes a number
+    once, is not given them again; of a W&B fork, whose numbers begin at its parent's, it counts.
     """
 
     def __init__(
@@ -51,6 +55,8 @@ class Wandb:
         self._failed = False
         self._dropped = 0
         self._runs: dict[int | None, Any] = {}
+        self._next: dict[str, int] = {}
+        """by id of a W&B run, the number of its next row"""
         self._started: RunInfo | None = None
 
     def start(self, info: RunInfo) -> None:
@@ -140,7 +146,7 @@ class Wandb:
             "config": dict(config),
             "tags": list(tags),
             "dir": str(self._info.directory),
-            "resume": "allow" if self._mode == "online" else None,
+            "resume": "allow",
             "reinit": "create_new",
             "settings": self._settings(wandb),
         }
@@ -156,7 +162,7 @@ class Wandb:
             self._mode = "offline"
             self._note(f"W&B can't be reached, writing an offline run instead: {one_line(error)}")
             free = f"{arguments['id']}-offline"  # W&B holds on to the id of a failed start
-            return wandb.init(mode="offline", **{**arguments, "id": free, "resume": None})
+            return wandb.init(mode="offline", **{**arguments, "id": free})
 
     @property
     def _forks(self) -> bool:
@@ -216,34 +222,49 @@ class Wandb:
             self._log_trials(snapshot)
             return
         run = self._runs[None]
-        for step, row in _curve_rows(snapshot, prefix=True):
-            run.log({"train/step": step, **row})
+        rows = curve_rows(snapshot, prefix=True)
+        for place, (step, row) in enumerate(rows):
+            self._row(run, snapshot.first_row + place, {"train/step": step, **row})
         best = snapshot.best
-        run.log(
+        self._row(
+            run,
+            snapshot.first_row + len(rows),
             {
                 "train/step": snapshot.step,
                 "pop/best": None if best is None else best.loss,
                 "pop/median": snapshot.median,
-                **_speed(snapshot),
-                **_held_out(snapshot),
-            }
+                **speed(snapshot),
+                **held_out(snapshot),
+            },
         )
 
     def _log_trials(self, snapshot: Snapshot) -> None:
         parents = {exploit.trial: exploit.parent for exploit in snapshot.exploits}
-        rows = _curve_rows(snapshot, prefix=False)
+        rows = curve_rows(snapshot, prefix=False)
         for result in snapshot.results:
             trial = result.trial
             run = self._runs.get(trial) or self._begin_trial(trial, snapshot)
+            about = dict(snapshot.points.get(trial, {}))
             if trial in parents:
                 run.tags = tuple(dict.fromkeys([*(run.tags or ()), f"parent:{parents[trial]}"]))
                 run.config.update({"parent": parents[trial]}, allow_val_change=True)
-                run.log({"train/step": result.step, "parent": parents[trial]})
+                about["parent"] = parents[trial]
             for step, row in rows:
                 if trial in row:
-                    run.log({"train/step": step, **row[trial]})
-            point = snapshot.points.get(trial, {})
-            run.log({"train/step": result.step, "loss": result.loss, **point})
+                    self._row(run, 2 * step, {"train/step": step, **row[trial]})
+            about |= {"train/step": result.step, "loss": result.loss, **speed(snapshot)}
+            self._row(run, 2 * result.step - 1, about)
+
+    def _row(self, run: Any, number: int, row: Mapping[str, Any]) -> None:
+        """Logs a row unless W&B has one of that number or a later one."""
+        if self._fork and self._info.parent is not None:
+            run.log(row)
+            return
+        if run.id not in self._next:
+            self._next[run.id] = run.step  # asks W&B's process: not for every row
+        if number >= self._next[run.id]:
+            self._next[run.id] = number + 1
+            run.log(row, step=number)
 
     def _begin_trial(self, trial: int, snapshot: Snapshot) -> Any:
         config = {**redact(self._info.config), "trial": trial, "parent": None}
@@ -285,40 +306,3 @@ def run_id(info: RunInfo, trial: int | None) -> str:
     place = hashlib.sha256(str(info.directory.absolute()).encode()).hexdigest()[:8]
     name = "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in info.name)
     return f"{name[:40]}-{place}" + ("" if trial is None else f"-t{trial:03d}")
-
-
-def _curve_rows(snapshot: Snapshot, *, prefix: bool) -> list[tuple[int, dict[Any, Any]]]:
-    """Curves by step: step -> {"member/007/train_loss": ...}, or {7: {"train_loss": ...}}."""
-    rows: dict[int, dict[Any, Any]] = {}
-    for trial, curve in snapshot.curves.items():
-        for place, step in enumerate(curve.get("step", ())):
-            values = {
-                "train_loss" if name == "loss" else name: float(column[place])
-                for name, column in curve.items()
-                if name != "step"
-            }
-            row = rows.setdefault(int(step), {})
-            if prefix:
-                row.update({f"member/{trial:03d}/{name}": value for name, value in values.items()})
-            else:
-                row[trial] = values
-    return sorted(rows.items())
-
-
-def _speed(snapshot: Snapshot) -> dict[str, float]:
-    """How fast the whole run is; what is not known is left out."""
-    names = ("tokens_per_second", "step_seconds", "mfu", "goodput", "memory_bytes")
-    found = {name: getattr(snapshot, name) for name in names}
-    return {name: value for name, value in found.items() if math.isfinite(value)}
-
-
-def _held_out(snapshot: Snapshot) -> dict[str, Any]:
-    row: dict[str, Any] = {}
-    for result in snapshot.results:
-        member = f"member/{result.trial:03d}"
-        row[f"{member}/loss"] = result.loss
-        for name, value in snapshot.points.get(result.trial, {}).items():
-            row[f"{member}/{name}"] = value
-    for exploit in snapshot.exploits:
-        row[f"member/{exploit.trial:03d}/parent"] = exploit.parent
-    return row
