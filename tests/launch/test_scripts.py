@@ -52,7 +52,7 @@ def test_the_commands_that_make_a_run_directory_are_those_of_the_command_line() 
     assert listed
     made = set(listed[1].split(" | "))
     others = {"resume", "plan", "sample", "size", "export", "average", "lineage", "report"}
-    assert made == set(COMMANDS) - others - {"schedule", "profile"}
+    assert made == set(COMMANDS) - others - {"schedule", "profile", "translate"}
 
 
 def test_a_process_carries_a_run_on_and_leaves_a_log(stand_ins: StandIns) -> None:
