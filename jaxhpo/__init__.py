@@ -3,7 +3,8 @@
 Each command of `jaxhpo` is one typed call: `pbt(config)`, `run_search(config)`, `train(config)`,
 `resume(run)`, `finetune(config)`, `export(run, folder)`, `fork(run, ...)`, `average(run, ...)`,
 `stages(file)`, `lineage(run, ...)`, `plan(config)`, `profile(config)`, `sample(run)`,
-`size(model)`, `write_report(run)`; `search_function(...)` searches with a loss of your own.
+`translate(run)`, `size(model)`, `write_report(run)`; `search_function(...)` searches with a loss of
+your own.
 `with_recipe(config, name)` gives a config a published recipe, `discovered_schedule(run)` the
 learning rate that a run found. Nothing heavy is imported before it is used.
 """
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from jaxhpo.cli.size import SizeQuery, size
     from jaxhpo.cli.stages import stages
     from jaxhpo.cli.train import train
+    from jaxhpo.cli.translate import Translated, TranslateQuery, translate
     from jaxhpo.config.finetune import FinetuneRun
     from jaxhpo.config.recipes import with_recipe
     from jaxhpo.config.run import ForkRun, PbtRun, SearchRun, TrainRun
@@ -68,6 +70,8 @@ __all__ = [
     "SizeQuery",
     "TrackerConfig",
     "TrainRun",
+    "TranslateQuery",
+    "Translated",
     "UsageError",
     "average",
     "discovered_schedule",
@@ -85,6 +89,7 @@ __all__ = [
     "size",
     "stages",
     "train",
+    "translate",
     "with_recipe",
     "write_report",
 ]
@@ -96,6 +101,9 @@ __getattr__, _ = attach(
         "run_search": "cli.search",
         "search_function": "study.function",
         "train": "cli.train",
+        "translate": "cli.translate",
+        "TranslateQuery": "cli.translate",
+        "Translated": "cli.translate",
         "finetune": "cli.finetune",
         "export": "cli.export",
         "ExportQuery": "cli.export",

@@ -1,5 +1,6 @@
 """Devices, caches and strictness for every test: set before JAX starts."""
 
+import gc
 import os
 import sys
 import tempfile
@@ -12,12 +13,16 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 os.environ.setdefault("PJRT_NPROC", "2")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # small matrices: threads only wait, busily
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 _cache = Path(os.environ.get("XDG_CACHE_HOME", tempfile.gettempdir())) / "jaxhpo-test-compilation"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 os.environ.setdefault("WANDB_MODE", "offline")
+
+# Tracing makes a million small objects that live on: looking through them is 5% of the time.
+gc.set_threshold(50_000, 20, 20)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,3 +49,5 @@ def _programs_make_room() -> Iterator[None]:
         resident = int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         if resident > ROOM:
             jax.clear_caches()
+            if compilations := sys.modules.get("tests.compilations"):
+                compilations.LOWERED.clear()

@@ -34,6 +34,10 @@ COMMANDS = {
         "trace a few steps, and print what the compiler says of each program",
     ),
     "sample": ("jaxhpo.cli.sample", "write text with the model of a run, or explain one token"),
+    "translate": (
+        "jaxhpo.cli.translate",
+        "translate with the model of a run, and score it by BLEU",
+    ),
     "size": (
         "jaxhpo.cli.size",
         "print parameters, operations and memory of a model, and its chips",

@@ -69,6 +69,11 @@ class Run:
             _check_finite(name, value)
         for name in ("attention", "residual", "mlp"):
             _check_layers(f"dropout.{name}", getattr(self.dropout, name), self.model.num_layers)
+        if self.data.languages is not None and self.model.position == "learned":
+            raise UsageError(
+                f"model.position=learned with data.languages={self.data.languages}: a row holds "
+                "several pairs of sentences; allowed: rotary, none"
+            )
         check_space(self)
 
     @property

@@ -15,6 +15,9 @@ class DataConfig:
     """stdlib (Python's own source code), synthetic (a toy language), a text file, a folder, a
     prepared data set such as tfds:lm1b or tfds:c4/en@train[:1%], or several of these by their
     weights: mix(stdlib=0.7, notes.txt=0.3)"""
+    languages: str | None = None
+    """learn to translate: languages from and to, such as de-en, of a source with pairs of
+    sentences: train.de and train.en in a folder, columns of a table or of a data set"""
     tokenizer: str = "bytes"
     """bytes, bpe (trained on the training part), or the path of a tokenizer.json"""
     vocab_size: int | None = None
@@ -58,8 +61,21 @@ class DataConfig:
         if self.workers is not None and self.workers < 1:
             raise UsageError(f"data.workers={self.workers}; allowed: 1 or more")
         _ = self.mixture  # refused here where it is none
+        if self.languages is not None:
+            first, _, second = self.languages.partition("-")
+            if not (first.isidentifier() and second.isidentifier() and first != second):
+                raise UsageError(
+                    f"data.languages={self.languages}; allowed: two languages, such as de-en"
+                )
+            self.refuse_several(f"data.languages={self.languages}")
         if PurePath(self.glob).is_absolute() or ".." in PurePath(self.glob).parts:
             raise UsageError(f"data.glob={self.glob}; allowed: a pattern inside the folder")
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """The languages translated from and to, where they are given."""
+        first, _, second = (self.languages or "").partition("-")
+        return first, second
 
     @property
     def mixture(self) -> tuple[tuple[str, float], ...]:

@@ -83,6 +83,14 @@ class Corpus:
                 total += fit(part.example(), self.vocab_size).losses(mine).sum()
         return float(total / windows[..., 1:].size)
 
+    def prompt(self, context: int) -> np.ndarray:
+        """Held-out tokens i32[N] that a sample continues."""
+        return self.held_out["tokens"][0, 0, : max(context // 2, 1)]
+
+    def ended(self, tokens: np.ndarray) -> np.ndarray:
+        """What of the tokens written after a prompt is shown: all."""
+        return tokens
+
 
 def open_corpus(
     config: DataConfig,
@@ -97,6 +105,10 @@ def open_corpus(
     `tokenizer` is one that a model was made with (default: the config's). Raises
     UsageError for a source or tokenizer that can't be used, and for a part that is too short.
     """
+    if config.languages is not None:
+        from jaxhpo.data.translation import open_translation
+
+        return open_translation(config, context, seed, rows, tokenizer)
     names, weights = zip(*config.mixture, strict=True)
     if config.stream and not any(name.startswith(PREFIX) for name in names):
         raise UsageError(
@@ -155,6 +167,10 @@ def open_corpus(
 def training_texts(config: DataConfig) -> Iterator[Document]:
     """The texts that a tokenizer of a config's is trained on: of every source alike, whatever its
     weight, so that another weight is no other tokenizer."""
+    if config.languages is not None:
+        from jaxhpo.data.translation import training_sentences
+
+        return training_sentences(config)
     cache = Cache.open(config.cache)
     return _texts([sides(name, config, cache)[0] for name, _ in config.mixture])
 

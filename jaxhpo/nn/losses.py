@@ -26,9 +26,10 @@ def loss(
     `batch` holds "tokens" i32[B, T+1], whose next-token targets are its own shift; or "tokens"
     i32[B, T] with "labels" i32[B, T]. An optional "mask" f32[B, T] weighs the targets; their
     weighted mean is returned (0 where every weight is 0). "token_types" and "real", both [B, T], go
-    to `apply`. Without a key this is evaluation: plain
-    cross-entropy, whatever `terms` and `dropout` hold. Raises UsageError for a bidirectional model
-    without labels, which would see its targets.
+    to `apply`; "segments" i32[B, T] are in place of "real" where a row holds several texts, each
+    of which sees itself alone (the model's positions must be relative, or none). Without a key this
+    is evaluation: plain cross-entropy, whatever `terms` and `dropout` hold. Raises UsageError for a
+    bidirectional model without labels, which would see its targets.
     """
     if "labels" in batch:
         inputs, labels = batch["tokens"], batch["labels"]
@@ -45,7 +46,7 @@ def loss(
         params,
         inputs,
         token_types=batch.get("token_types"),
-        real=batch.get("real"),
+        real=_seen(batch),
         dropout=dropout,
         key=key,
         unroll=unroll,
@@ -57,6 +58,13 @@ def loss(
     # a weight of zero also silences the NaN of a label outside the vocabulary, such as -1
     weighed = jnp.where(mask > 0, losses * mask, 0.0).sum()
     return weighed / jnp.maximum(mask.sum(), jnp.finfo(jnp.float32).tiny)
+
+
+def _seen(batch: dict[str, Array]) -> Array | None:
+    segments = batch.get("segments")
+    if segments is None:
+        return batch.get("real")
+    return segments[:, :, None] == segments[:, None, :]
 
 
 def cross_entropy(logits: Array, labels: Array, terms: LossTerms | None = None) -> Array:

@@ -49,8 +49,8 @@ def apply(
     """Logits: i32[B, T] -> f32[B, T, V].
 
     `token_types` i32[B, T] tell segments apart where the config has them (default: 0 everywhere);
-    `real` bool[B, T] says which tokens may be seen (default: all), for rows padded on the right.
-    Without a key this is evaluation: no dropout code is built. `unroll` layers of the loop are laid
+    `real` bool[B, T] says which tokens may be seen, bool[B, T, T] by which, the first T (default:
+    all). Without a key this is evaluation: no dropout code is built. `unroll` layers are laid
     out one after another; True is all of them, which is fastest on a CPU but compiles longer and
     keeps more for the backward pass. With `remat` the loop is always rolled.
 

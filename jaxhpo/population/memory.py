@@ -84,7 +84,8 @@ def memory_plan(
     micro = batch // config.execution.accumulate
     tokens = config.model.context + 1
     steps = 2 * segment + probe if streams == 1 else streams * (segment + probe)
-    staged = 4 * batch * tokens * (steps + config.data.eval_batches)
+    arrays = 1 if config.data.languages is None else 3  # masks and segments beside the tokens
+    staged = 4 * arrays * batch * tokens * (steps + config.data.eval_batches)
     metrics = METRICS * 4 * rows * segment
     return MemoryPlan(
         state=rows * _stored(config, axes),

@@ -108,4 +108,4 @@ def _losses(engine: Engine, setup: Setup, members: list[Member]) -> tuple[float,
     )
     population = jax.tree.map(stack, engine.abstract(rows), *members)
     losses = np.asarray(engine.evaluate(population, rows, setup.corpus.held_out))[:count]
-    return tuple(float(np.mean(row, dtype=np.float64)) for row in losses)
+    return tuple(setup.judge.mean(row) for row in losses)

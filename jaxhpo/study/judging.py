@@ -50,8 +50,12 @@ class Judge:
         """The best trial, see `incumbent.best_of`."""
         return incumbent.best_of(results, everyone or self.everyone, self.of)
 
+    def mean(self, found: Any) -> float:
+        """The loss of what a member was examined on, in float64."""
+        return float(np.mean(self._losses(found), dtype=np.float64))
+
     def _measured(self, found: Any) -> tuple[float, dict[str, float]]:
-        loss = float(np.mean(self._losses(found), dtype=np.float64))
+        loss = self.mean(found)
         if self.measure is None:
             return loss, {}
         predictions = found["predictions"] if isinstance(found, Mapping) else None

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from jaxhpo.population.decoding import sample
 from jaxhpo.record.directory import RunDirectory
 from jaxhpo.record.history import History, history
@@ -166,15 +164,16 @@ def write_adapter(study: Study, setup: Setup, run: RunDirectory, trial: int, par
 
 def write_sample(study: Study, setup: Setup, trial: int, params: Any) -> None:
     """A sample of text from one trial, prompted with the start of the held-out part."""
-    tokenizer = setup.corpus.tokenizer
+    corpus = setup.corpus
+    decode = corpus.tokenizer.decode
     statics = study.groups.statics(study.recorder.points[trial])
     model = setup.opening.config_of(statics).model
-    start = jax.tree.leaves(setup.corpus.held_out)[0][0, 0, : max(model.context // 2, 1)]
+    start = corpus.prompt(model.context)
     tokens = sample(model, params, start, SAMPLE_TOKENS, TEMPERATURE, setup.config.seed)
     study.recorder.log.append(
         "sample",
         trial=trial,
-        prompt=tokenizer.decode(start),
-        text=tokenizer.decode(tokens),
+        prompt=decode(start),
+        text=decode(corpus.ended(tokens)),
         temperature=TEMPERATURE,
     )

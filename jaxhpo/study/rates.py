@@ -21,6 +21,9 @@ from jaxhpo.study.discovered import discovered
 POINTS = 600
 """Steps at which a longer schedule is looked at; where a phase begins is always among them."""
 
+BLOCK = 1024
+"""A multiple of so many steps is looked at, the last ones for nothing."""
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -123,7 +126,9 @@ def _curve(
     corners: Iterable[float],
 ) -> Curve:
     steps = sampled(length, corners)
-    rates = np.asarray(schedule(np.array(steps, np.float32)), np.float64)
+    # in whole blocks: JAX compiles every operation for every number of steps
+    at = np.resize(np.array(steps, np.float32), -(-len(steps) // BLOCK) * BLOCK)
+    rates = np.asarray(schedule(at), np.float64)[: len(steps)]
     tokens = tuple(batches.tokens(step) for step in steps)
     return Curve(name, steps, tokens, tuple(float(f"{rate:.7g}") for rate in rates), length)
 

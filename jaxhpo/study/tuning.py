@@ -47,6 +47,11 @@ def opened(config: FinetuneRun) -> tuple[FinetuneRun, Tuning, Any]:
 
     Raises UsageError for whatever of the two can't be used.
     """
+    if config.data.languages is not None:
+        raise UsageError(
+            f"data.languages={config.data.languages} is of train, pbt and search; to finetune on "
+            "pairs, use a table with task=instructions, examples.text and examples.label"
+        )
     base = open_base(config)
     config = dataclasses.replace(config, model=base.model)
     corpus = open_data(config, base)
@@ -153,7 +158,7 @@ def task_of(config: Run) -> Any:
 def judge_of(config: Run, corpus: Any) -> Judge:
     """What the trials of a run are measured and ranked by."""
     if not isinstance(config, FinetuneRun):
-        return Judge()
+        return Judge(shares=_shares(corpus))
     headed = isinstance(corpus, Supervised) and config.task in HEADED
     labels = corpus.labels if headed else np.zeros(0)
 
@@ -173,7 +178,7 @@ def judge_of(config: Run, corpus: Any) -> Judge:
 
 def _shares(corpus: Any) -> np.ndarray | None:
     """What each held-out batch counts, f64[E] with a mean of one: by the tokens of its answers."""
-    if not isinstance(corpus, Supervised) or "mask" not in corpus.held_out:
+    if "mask" not in corpus.held_out:
         return None
     tokens = corpus.held_out["mask"].sum((-2, -1), dtype=np.float64)
     return tokens / tokens.mean()

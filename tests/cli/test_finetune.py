@@ -50,7 +50,16 @@ def test_one_command_searches_rate_batch_size_and_epochs_of_a_classifier(
     """The article's hands-on, small: base, data and search from the command line alone."""
     base, run, data = tmp_path / "base", tmp_path / "run", tmp_path / "train.tsv"
     data.write_text(ROWS)
-    tiny = ["--tracker.console", "off", "--model.context", "16", "--execution.devices", "2"]
+    tiny = [
+        "--tracker.console",
+        "off",
+        "--tracker.diagnose-every",
+        "0",
+        "--model.context",
+        "16",
+        "--execution.devices",
+        "2",
+    ]
     shape = ["--model.num-layers", "1", "--model.d-model", "16", "--model.num-heads", "2"]
     source = ["--data.source", "synthetic", "--data.batch-size", "2", "--data.eval-batches", "2"]
     warm = ["--schedule.warmup-steps", "2", "--steps", "8"]

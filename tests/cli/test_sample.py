@@ -34,7 +34,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             model=ModelConfig(num_layers=1, d_model=16, num_heads=2, context=32, init_std=0.2),
             data=DataConfig(source="synthetic", batch_size=2, eval_batches=1),
             checkpoint=CheckpointConfig(every_seconds=0),
-            tracker=TrackerConfig(console="off"),
+            tracker=TrackerConfig(console="off", diagnose_every=0),
         )
     )
     return out

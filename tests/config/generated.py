@@ -64,5 +64,7 @@ def _candidates(hint: Any) -> list[Any]:
             found.append({"loss.z_loss": "log(1e-6, 1e-3)"})
         else:
             plain = {int: [1, 2, 3, 8, 64, 0], float: [0.25, 0.5, 2.0, 100.0], bool: [True, False]}
-            found += plain.get(each, ["another", "10.0.0.1:12345", "data=2"] if each is str else [])
+            found += plain.get(
+                each, ["another", "10.0.0.1:12345", "data=2", "de-en"] if each is str else []
+            )
     return found

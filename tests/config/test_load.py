@@ -22,6 +22,14 @@ def test_a_file_overrides_defaults_and_leaves_the_rest(tmp_path: Path) -> None:
     assert config.optimizer == TrainRun().optimizer
 
 
+@pytest.mark.parametrize("name", ["multi30k", "wmt14"])
+def test_the_files_of_the_translation_experiment_load(name: str) -> None:
+    folder = Path(__file__).parents[2] / "experiments" / "translation"
+    config = load(PbtRun, folder / f"{name}.toml")
+    assert config.data.pair in (("de", "en"), ("en", "de"))
+    assert "dropout.residual" in config.space
+
+
 def test_whole_numbers_are_numbers_and_lists_are_tuples() -> None:
     config = from_dict(
         TrainRun, {"schedule": {"peak_lr": 1}, "dropout": {"residual": [0, 0.5]}, "steps": 60}

@@ -45,6 +45,8 @@ def options(room: Path) -> list[str]:
         "0",
         "--tracker.console",
         "off",
+        "--tracker.diagnose-every",
+        "0",
         "--execution.devices",
         "2",
     ]

@@ -43,6 +43,8 @@ OPTIONS = [
     "0",
     "--tracker.console",
     "off",
+    "--tracker.diagnose-every",
+    "0",
     "--seed",
     "5",
     "--execution.devices",

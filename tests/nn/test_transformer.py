@@ -138,7 +138,9 @@ def test_the_fused_attention_of_accelerators_sees_the_same(window, grouped, monk
     if grouped:
         k, v = k[:, :, :2], v[:, :, :2]
     real = np.arange(8) < np.array([[8], [6]])
-    for given in (None, real):
+    segments = np.arange(8) // 3
+    same = np.broadcast_to(segments[:, None] == segments, (2, 8, 8))
+    for given in (None, real, same):
         sees = {"causal": True, "window": window, "real": given}
         plain = attend(q, k, v, **sees)
         with monkeypatch.context() as patch:

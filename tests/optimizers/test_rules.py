@@ -169,6 +169,8 @@ FACTORED = dict(kind="adafactor", adafactor_min_dim=2)
     "kind", [*({"kind": kind} for kind in NUMBERS if kind != "adafactor"), FACTORED], ids=str
 )
 def test_stacked_layers_are_trained_like_unstacked_ones(kind, clip, params, gradients):
+    if kind["kind"] != "adamw":  # every kind of parameter, once instead of in every role
+        params, gradients = small_case(0)
     config = OptimizerConfig(**kind, **EVERYTHING, **clip)
     found, _ = run(config, params, gradients)
     expected, _ = run(config, unstacked(params), [unstacked(g) for g in gradients])

@@ -1,6 +1,7 @@
 """Adapters against PEFT's on the same weights: logits, steps, allocation and files."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -185,8 +186,9 @@ def tuning(config, adapter, base):
         adapter=adapters.lower(adapter, steps=STEPS),
     )
     batch, key = {"tokens": jnp.asarray(TOKENS)}, jax.random.key(0)
-    step = jax.jit(lambda member: life.train_step(task, member, numbers, batch, key, 1))
-    return task, numbers, step
+    # numbers are arguments: one executable for all of an adapter's
+    step = jax.jit(lambda numbers, member: life.train_step(task, member, numbers, batch, key, 1))
+    return task, numbers, partial(step, numbers)
 
 
 def torch_step(model, optimizer):

@@ -54,13 +54,17 @@ VARIANTS = {
 
 @pytest.fixture(scope="module", params=VARIANTS)
 def pair(request, tmp_path_factory):
-    """(the reference, its folder in shards, what it is asked)."""
+    """(the reference, its folder in shards, what it is asked, what is loaded and computed here)."""
     family, head, config = VARIANTS[request.param]
     model = random_model(family, head, **config)
     folder = tmp_path_factory.mktemp(request.param)
     model.save_pretrained(folder, max_shard_size="20KB")
     assert len(list(folder.glob("model-*.safetensors"))) > 2
-    return model, folder, inputs(family)
+    given, loaded = inputs(family), pretrained.load(folder)
+    labels = np.random.default_rng(1).integers(4, 64, given["tokens"].shape)
+    weights = given.get("real", np.ones_like(labels)).astype(np.float32)
+    batch = {**ours(given), "labels": jnp.asarray(labels, jnp.int32), "mask": weights}
+    return model, folder, given, loaded, batch, *run(loaded.config, loaded.params, batch)
 
 
 def ours(given):
@@ -70,9 +74,11 @@ def ours(given):
 
 
 @partial(jax.jit, static_argnums=0)
-def run(config, params, given):
-    rest = {name: values for name, values in given.items() if name != "tokens"}
-    return nn.apply(config, params, given["tokens"], **rest)
+def run(config, params, batch):
+    """Logits and gradients, in one program."""
+    asked = {name: values for name, values in batch.items() if name in ("real", "token_types")}
+    grads = jax.grad(lambda params: nn.loss(config, params, batch))(params)
+    return nn.apply(config, params, batch["tokens"], **asked), grads
 
 
 def assert_same_logits(found, expected, given):
@@ -82,12 +88,10 @@ def assert_same_logits(found, expected, given):
 
 
 def test_logits_are_equal_through_load_forward_save_and_load_there(pair, tmp_path):
-    model, folder, given = pair
+    model, _, given, loaded, _, found, _ = pair
     with torch.no_grad():
         expected = logits(model, given).numpy()
-    loaded = pretrained.load(folder)
-    found = np.asarray(run(loaded.config, loaded.params, ours(given)))
-    assert_same_logits(found, expected, given)
+    assert_same_logits(np.asarray(found), expected, given)
     out = pretrained.save(
         tmp_path / "out", loaded.config, loaded.params, loaded.family, special=loaded.special,
         shard_bytes=20_000,
@@ -104,18 +108,13 @@ def test_logits_are_equal_through_load_forward_save_and_load_there(pair, tmp_pat
 
 def test_gradients_are_equal(pair, tmp_path):
     """Each tensor's, by the name that it has in a folder: the gradient is saved like a model."""
-    model, folder, given = pair
-    labels = np.random.default_rng(1).integers(4, 64, given["tokens"].shape)
-    weights = given.get("real", np.ones_like(labels)).astype(np.float32)
+    model, _, given, loaded, batch, _, grads = pair
+    labels, weights = np.asarray(batch["labels"]).astype(np.int64), np.asarray(batch["mask"])
     model.zero_grad()
     losses = torch.nn.functional.cross_entropy(
         logits(model, given).transpose(1, 2), torch.tensor(labels), reduction="none"
     )
     (losses * torch.tensor(weights)).sum().div(float(weights.sum())).backward()
-    loaded = pretrained.load(folder)
-    batch = {**ours(given), "labels": jnp.asarray(labels, jnp.int32), "mask": weights}
-    loss = lambda params: nn.loss(loaded.config, params, batch)
-    grads = jax.jit(jax.grad(loss))(loaded.params)
     out = pretrained.save(tmp_path / "out", loaded.config, grads, loaded.family)
     found = load_file(out / "model.safetensors")
     named = model.named_parameters()

@@ -1,9 +1,13 @@
 """One tiny language model and one engine, compiled once for all tests of the room."""
 
+import functools
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxhpo import nn
 from jaxhpo.nn.config import DropoutConfig, ModelConfig
 from jaxhpo.population import hyperparams
 from jaxhpo.population.engine import Engine
@@ -14,6 +18,32 @@ from jaxhpo.population.task import LanguageModel
 MEMBERS, STEPS, BATCH, EVALS = 4, 6, 4, 2
 MODEL = ModelConfig(num_layers=2, d_model=16, num_heads=2, context=8, vocab_size=32)
 SPACE = ("schedule.peak_lr", "dropout.residual", "optimizer.clip_norm")
+
+
+class Drawn(LanguageModel):
+    """A language model whose first weights are one draw, scaled by a number of the trial's own.
+
+    What the engine promises holds for any task, and a third of `assemble` is what the drawing of
+    every tensor takes to compile.
+    """
+
+    def init(self, key, hyperparams):
+        scale = jax.random.uniform(key, minval=0.5, maxval=1.5)
+        return jax.tree.map(lambda x: x * scale, drawn())
+
+
+@functools.cache
+def drawn():
+    with jax.ensure_compile_time_eval():
+        return jax.device_get(nn.init(MODEL, jax.random.key(0)))
+
+
+class Regression(Drawn):
+    """The same parameters in a sum of squares: of its program only the optimizer is large."""
+
+    def loss(self, params, batch, hyperparams, key):
+        target = 0.01 * batch["tokens"].mean()
+        return sum(jnp.mean((leaf - target) ** 2) for leaf in jax.tree.leaves(params))
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +62,7 @@ def lower(config):
 
 @pytest.fixture(scope="session")
 def task(config):
-    return LanguageModel(MODEL, config.optimizer, unroll=True)
+    return Drawn(MODEL, config.optimizer, unroll=True)
 
 
 def make_engine(task, devices=2, members=MEMBERS, chunk=1, accumulate=1, axes=None):

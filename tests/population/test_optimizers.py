@@ -12,7 +12,15 @@ from jaxhpo.population import hyperparams
 from jaxhpo.population.rows import make_rows
 from jaxhpo.population.task import LanguageModel
 from tests.compilations import counted
-from tests.population.conftest import MODEL, STEPS, assert_equal_bits, born, make_engine, row
+from tests.population.conftest import (
+    MODEL,
+    STEPS,
+    Regression,
+    assert_equal_bits,
+    born,
+    make_engine,
+    row,
+)
 
 MEMBERS = 16
 EXTRA = {
@@ -46,12 +54,12 @@ def points_of(kind):
 
 @pytest.fixture
 def prepared(config, batches):
-    """A function from a kind to (rows of points and seeds, training of those rows)."""
+    """A function from a kind to (task, rows of points and seeds, training of those rows)."""
 
-    def make(kind):
+    def make(kind, task=LanguageModel):
         run = replace(config, optimizer=OptimizerConfig(kind=kind, **EXTRA[kind]))
         names = tuple(points_of(kind)[0])
-        task = LanguageModel(MODEL, run.optimizer, unroll=True, diagnose_every=2)
+        task = task(MODEL, run.optimizer, unroll=True, diagnose_every=2)
 
         def rows(points, seeds):
             count = len(points)
@@ -75,7 +83,7 @@ def compilations():
 
 
 def test_sixteen_members_compile_once_and_each_equals_its_solo_run(prepared, compilations):
-    task, rows, trained = prepared("adamw")
+    task, rows, trained = prepared("adamw", Regression)
     points = points_of("adamw")
     engine, alone = make_engine(task, members=MEMBERS), make_engine(task, members=1)
     population, metrics = trained(engine, rows(points, range(MEMBERS)))
@@ -93,7 +101,7 @@ def test_sixteen_members_compile_once_and_each_equals_its_solo_run(prepared, com
 
 @pytest.mark.parametrize("kind", [kind for kind in EXTRA if kind != "adamw"])
 def test_a_member_of_every_optimizer_equals_its_solo_run(prepared, kind):
-    task, rows, trained = prepared(kind)
+    task, rows, trained = prepared(kind, Regression)
     points = points_of(kind)[:3]
     engine = make_engine(task, members=3)  # as large as one of a single member, which is padded
     assert engine.size == make_engine(task, members=1).size

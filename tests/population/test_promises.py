@@ -26,21 +26,13 @@ def trained(engine, newborn_rows, batches):
     return jax.device_get(population), jax.device_get(metrics)
 
 
-@pytest.fixture
-def compilations():
-    """Names of JAX's own compile events while a test runs."""
-    with counted() as events:
-        yield events
-
-
 def test_new_values_lengths_seeds_and_parents_compile_nothing(
-    engine, newborn_rows, batches, held_out, points, lower, compilations
+    engine, newborn_rows, batches, held_out, points, lower
 ):
     rows = newborn_rows()
     population, _ = engine.train(born(engine, rows), rows, batches)
     engine.probe(population, rows, batches, held_out)
     engine.evaluate(population, rows, held_out)
-    compilations.clear()
     other = make_rows(
         lower(points[::-1]),
         seeds=[9, 8, 7, 6],
@@ -49,10 +41,11 @@ def test_new_values_lengths_seeds_and_parents_compile_nothing(
         parents=[3, 3, 0, 1],
         newborn=[False, True, False, False],
     )
-    population = engine.assemble(population, other)
-    population, _ = engine.train(population, other, batches)
-    jax.block_until_ready(engine.probe(population, other, batches, held_out))
-    jax.block_until_ready(engine.evaluate(population, other, held_out))
+    with counted() as compilations:
+        population = engine.assemble(population, other)
+        population, _ = engine.train(population, other, batches)
+        jax.block_until_ready(engine.probe(population, other, batches, held_out))
+        jax.block_until_ready(engine.evaluate(population, other, held_out))
     assert compilations == []
 
 
@@ -160,8 +153,7 @@ def test_what_a_copy_does_not_keep_is_newborn(engine, newborn_rows, batches, tra
 
 
 def test_a_row_is_frozen_bit_for_bit_after_its_own_steps(engine, newborn_rows, batches, trained):
-    for chunk in (1, MEMBERS):
-        other = make_engine(engine.task, devices=1, chunk=chunk)
+    for other in (engine, make_engine(engine.task, devices=1, chunk=MEMBERS)):
         rows = newborn_rows(steps=[2, STEPS, 0, STEPS])
         population, metrics = other.train(born(other, rows), rows, batches)
         short = newborn_rows(steps=[2, 2, 0, 2])

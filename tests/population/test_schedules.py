@@ -9,7 +9,15 @@ import pytest
 from jaxhpo.population import hyperparams
 from jaxhpo.schedules import KINDS
 from jaxhpo.schedules.config import ScheduleConfig
-from tests.population.conftest import STEPS, assert_equal_bits, born, make_engine, row
+from tests.population.conftest import (
+    MODEL,
+    STEPS,
+    Regression,
+    assert_equal_bits,
+    born,
+    make_engine,
+    row,
+)
 
 NAMES = (
     "schedule.kind",
@@ -40,9 +48,10 @@ def sixteen(config):
 
 
 def test_sixteen_schedules_decays_and_thresholds_compile_once_and_equal_their_solo_runs(
-    sixteen, task, newborn_rows, batches
+    sixteen, newborn_rows, batches
 ):
     config, points = sixteen
+    task = Regression(MODEL, config.optimizer)
     lower = lambda points: hyperparams.lower(config, NAMES, points)
     rows = lambda which: replace(
         newborn_rows([{}] * len(which), seeds=which),

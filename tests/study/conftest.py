@@ -1,5 +1,6 @@
 """One tiny language model for all runs of the room: its programs come from the persistent cache."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +10,11 @@ from jaxhpo.config.run import TrainRun
 from jaxhpo.data.config import DataConfig
 from jaxhpo.nn.config import DropoutConfig, ModelConfig
 from jaxhpo.population.config import ExecutionConfig
+from jaxhpo.population.engine import Engine
 from jaxhpo.record.config import CheckpointConfig, TrackerConfig
 from jaxhpo.schedules.config import ScheduleConfig
 from jaxhpo.study.runs import execute
+from tests.compilations import once
 
 END, FORK = 800, 400
 
@@ -26,10 +29,19 @@ def tiny(steps: int = END, **changes) -> TrainRun:
         schedule=ScheduleConfig(warmup_steps=10, decay_start=640, decay_steps=160),
         data=DataConfig(source="synthetic", batch_size=2, eval_batches=2),
         checkpoint=CheckpointConfig(every_seconds=1e6),
-        tracker=TrackerConfig(console="off"),
+        tracker=TrackerConfig(console="off", diagnose_every=0),
         execution=ExecutionConfig(devices=2),
     )
     return TrainRun(**{**given, **changes})
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _lowered_once() -> Iterator[None]:
+    """Runs of one config in one process are traced once."""
+    lower = Engine.lower
+    Engine.lower = once(lower)
+    yield
+    Engine.lower = lower
 
 
 @pytest.fixture(scope="session")

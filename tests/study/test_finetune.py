@@ -26,9 +26,9 @@ WORDS = ("ba", "du", "ki", "mo", "ne", "pa")
 
 @pytest.fixture(scope="module")
 def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base of a few steps, and sentences whose class is whether one word is in them."""
+    """A base, by the program of other files; sentences whose class is whether one word is there."""
     room = tmp_path_factory.mktemp("finetune")
-    execute(tiny(8, out=str(room / "base"), schedule=ScheduleConfig(warmup_steps=2)))
+    execute(tiny(100, out=str(room / "base"), schedule=ScheduleConfig(warmup_steps=2)))
     rng = np.random.default_rng(0)
     for name, count in (("train", 64), ("dev", 21)):
         lines = ["sentence\tlabel\tscore"]
@@ -57,7 +57,7 @@ def config(room: Path, name: str, **changes) -> FinetuneRun:
         ),
         schedule=ScheduleConfig(kind="linear", peak_lr=1e-2, warmup_steps=0),
         checkpoint=CheckpointConfig(every_seconds=1e6),
-        tracker=TrackerConfig(console="off"),
+        tracker=TrackerConfig(console="off", diagnose_every=0),
         execution=ExecutionConfig(devices=2),
         examples=ExamplesConfig(label="label"),
     )
@@ -144,27 +144,6 @@ def test_members_of_different_ranks_equal_their_runs_alone(room: Path) -> None:
     assert rows[trial] == again[trial]
     trains = [e for e in history(both.directory).of("compile") if e["program"].startswith("train")]
     assert len(trains) == 1
-
-
-@pytest.mark.parametrize("kind", ["dora", "adalora", "adamole"])
-def test_every_adapter_trains_and_says_what_is_its_own(room: Path, kind: str) -> None:
-    adapter = AdapterConfig(kind=kind, rank=2, initial_rank=2, target_rank=1, experts=2)
-    outcome = execute(
-        config(
-            room,
-            kind,
-            adapter=adapter,
-            steps=6,
-            tracker=TrackerConfig(console="off", diagnose_every=2),
-        )
-    )
-    past = history(outcome.directory)
-    names = {
-        name for event in past.reports for curve in event["diagnostics"].values() for name in curve
-    }
-    wanted = {"adalora": "rank/attention/query/0", "adamole": "experts/attention/query/0"}
-    assert kind not in wanted or wanted[kind] in names
-    assert (outcome.directory / "best/adapter/adapter_config.json").is_file()
 
 
 @pytest.mark.parametrize(

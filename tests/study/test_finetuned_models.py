@@ -73,11 +73,20 @@ def tuned(folder: Path, name: str, **changes) -> Path:
         ),
         schedule=ScheduleConfig(kind="linear", peak_lr=3e-2, warmup_steps=0),
         checkpoint=CheckpointConfig(every_seconds=1e6),
-        tracker=TrackerConfig(console="off"),
+        tracker=TrackerConfig(console="off", diagnose_every=0),
         execution=ExecutionConfig(devices=2),
     )
     execute(FinetuneRun(**{**given, **changes}))
     return run
+
+
+def own(kind: str) -> dict:
+    """What a run with an adapter of a kind is asked for, and to measure."""
+    kinds = dict(rank=3, initial_rank=3, target_rank=2)
+    if kind == "adamole":
+        kinds = dict(rank=2, experts=2)
+    tracker = TrackerConfig(console="off", diagnose_every=2 if "ada" in kind else 0)
+    return {"adapter": AdapterConfig(kind=kind, **kinds), "tracker": tracker}
 
 
 def held_out_loss(run: Path, model: ModelConfig, params) -> float:
@@ -86,19 +95,31 @@ def held_out_loss(run: Path, model: ModelConfig, params) -> float:
 
     held_out = prepare(config_of(run)).corpus.held_out
     params = jax.tree.map(jnp.asarray, params)
-    losses = [nn.loss(model, params, jax.tree.map(lambda x, i=i: x[i], held_out)) for i in range(2)]
+    loss = jax.jit(nn.loss, static_argnums=0)
+    losses = [loss(model, params, jax.tree.map(lambda x, i=i: x[i], held_out)) for i in range(2)]
     return float(np.mean(losses))
 
 
 @pytest.mark.parametrize("kind", ["none", "lora", "dora", "adalora"])
 def test_a_runs_model_is_the_one_that_was_scored(folder: Path, kind: str) -> None:
-    adapter = AdapterConfig(kind=kind, rank=3, initial_rank=3, target_rank=2)
-    run = tuned(folder, kind, adapter=adapter)
+    run = tuned(folder, kind, **own(kind))
     trained = load(run)
     scored = history(run).finish["best"]["loss"]
     assert held_out_loss(run, trained.model, trained.params) == pytest.approx(scored, rel=1e-5)
     untouched = pretrained.load(folder / "base", context=16)
     assert abs(held_out_loss(run, untouched.config, untouched.params) - scored) > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora", "adalora", "adamole"])
+def test_every_adapter_trains_and_says_what_is_its_own(folder: Path, kind: str) -> None:
+    run = tuned(folder, kind, **own(kind))
+    past = history(run)
+    names = {
+        name for event in past.reports for curve in event["diagnostics"].values() for name in curve
+    }
+    wanted = {"adalora": "rank/attention/query/0", "adamole": "experts/attention/query/0"}
+    assert kind not in wanted or wanted[kind] in names
+    assert (run / "best/adapter/adapter_config.json").is_file()
 
 
 def test_the_adapter_folder_on_the_base_writes_what_the_run_writes(folder: Path) -> None:
@@ -138,14 +159,14 @@ def test_a_classifier_is_exported_with_its_head_beside_and_has_no_next_token(
 
 
 def test_experts_that_the_input_chooses_are_not_merged(folder: Path) -> None:
-    run = tuned(folder, "adamole", adapter=AdapterConfig(kind="adamole", rank=2, experts=2))
+    run = tuned(folder, "adamole", **own("adamole"))
     with pytest.raises(UsageError, match="adamole can't be merged"):
         load(run)
     assert (run / "best/adapter/adapter_model.safetensors").is_file()
 
 
 def test_a_fine_tuned_model_is_a_base_again(folder: Path) -> None:
-    run = tuned(folder, "again", base=str(tuned(folder, "lora")), steps=4)
+    run = tuned(folder, "again", base=str(tuned(folder, "lora")))
     assert history(run).finish is not None
 
 
@@ -176,7 +197,7 @@ def test_a_base_that_changed_is_noticed_on_resume(folder: Path, tmp_path: Path) 
 
     base = tmp_path / "base"
     shutil.copytree(folder / "base", base)
-    run = tuned(folder, "moved", base=str(base), steps=4)
+    run = tuned(folder, "moved", base=str(base))
     past = history(run)
     before = past.start["fingerprints"]["base"]
     params = nn.init(LLAMA, jax.random.key(2))

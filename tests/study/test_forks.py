@@ -216,9 +216,9 @@ def test_the_rate_is_continuous_where_a_decay_begins(whole: Path, runs: Path) ->
 def test_a_decay_from_a_falling_rate_begins_at_that_rate(whole: Path, runs: Path) -> None:
     with pytest.raises(UsageError, match="where the learning rate is 0 already"):
         prepare(forked(whole, at=("last",), decay=(40,)))
-    execute(forked(whole, runs / "half", preset="continue", at=("640",), steps=720))
+    execute(forked(whole, runs / "half", preset="continue", at=("640",), steps=740))
     setup = prepare(forked(runs / "half", at=("last",), decay=(40,)))
-    assert setup.origin.rates[0] == pytest.approx(3e-3 * (1 - 80 / 160), rel=1e-6)
+    assert setup.origin.rates[0] == pytest.approx(3e-3 * (1 - 100 / 160), rel=1e-6)
 
 
 def rate_of(setup, step: int) -> float:
@@ -245,11 +245,11 @@ def test_every_shape_begins_at_the_peak_whatever_lengths_are_counted_in(
 
 def test_recycling_begins_at_the_peak_with_the_moments(whole: Path, runs: Path) -> None:
     out = runs / "recycled"
-    execute(forked(whole, out, preset="recycle", steps=900, decay=(20,)))
+    execute(forked(whole, out, preset="recycle", steps=920, decay=(20,)))
     before, after = rates(out)
     assert before < 1e-4 and after == 3e-3
     curve = history(out).curves()[1]
-    low = [rate for step, rate in zip(curve["step"], curve["lr"], strict=True) if step < 880]
+    low = [rate for step, rate in zip(curve["step"], curve["lr"], strict=True) if step < 900]
     assert set(low) == {3e-3} and curve["lr"][-1] < 3e-4
     assert {m["keep"] for m in Store(RunDirectory.open(out)).contents().values()} == {
         "stable-end", None
@@ -317,11 +317,11 @@ def test_the_log_says_where_each_trial_comes_from_and_why(fan, whole: Path) -> N
 
 def test_an_option_that_is_changed_is_part_of_the_record(whole: Path, runs: Path) -> None:
     out = runs / "changed"
-    config = forked(whole, out, at=("400",), preset="continue", steps=420)
+    config = forked(whole, out, at=("400",), preset="continue", steps=500)
     config = replace(config, optimizer=replace(config.optimizer, weight_decay=0.3))
     execute(config)
     event = history(out).fork
-    assert event["difference"] == {"steps": [800, 420], "optimizer.weight_decay": [None, 0.3]}
+    assert event["difference"] == {"steps": [800, 500], "optimizer.weight_decay": [None, 0.3]}
     assert history(out).births[1]["difference"] == event["difference"]
 
 
@@ -350,12 +350,12 @@ def test_a_fork_of_a_fork_inherits_the_whole_line(fan, runs: Path) -> None:
     from jaxhpo.report.lineage import inherited_curve, trace
 
     out = runs / "grandchild"
-    execute(forked(fan[0], out, trial=9, preset="recycle", at=("last",), steps=560, decay=(10,)))
+    execute(forked(fan[0], out, trial=9, preset="recycle", at=("last",), steps=630, decay=(10,)))
     past = history(out)
     line = past.fork["sources"][0]["line"]
     assert [row["run"] for row in line].count("fan") >= 1 and line[0]["begin"] == 0
     steps, losses = inherited_curve(trace(past), 1)
-    assert steps[0] == 100 and steps[-1] == 560 and FORK in steps
+    assert steps[0] == 100 and steps[-1] == 630 and FORK in steps
     assert len(losses) == len(steps) == len(set(steps))
     assert past.fork["sources"][0]["tokens"] == 520 * 2 * 16
 

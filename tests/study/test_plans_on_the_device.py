@@ -67,7 +67,7 @@ def config(out: Path | None = None, **execution: Any) -> SearchRun:
         search=SearchConfig(scheduler="random", trials=2),
         space={"schedule.peak_lr": "log(1e-3, 1e-1)"},
         checkpoint=CheckpointConfig(every_seconds=0, keep_last=10),
-        tracker=TrackerConfig(console="off"),
+        tracker=TrackerConfig(console="off", diagnose_every=0),
         execution=ExecutionConfig(**{"devices": 2, "compilation_cache": False, **execution}),
     )
 

@@ -45,8 +45,8 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
             model=ModelConfig(num_layers=1, d_model=16, num_heads=2, context=16),
             schedule=ScheduleConfig(unit="tokens", warmup_steps=64.0, floor=0.1),
             data=DataConfig(source="synthetic", batch_size=2, eval_batches=2),
-            pbt=PbtConfig(members=4, interval=5, beside=False),
-            tracker=TrackerConfig(console="off"),
+            pbt=PbtConfig(members=4, interval=5, beside=False, fitness="loss"),
+            tracker=TrackerConfig(console="off", diagnose_every=0),
             execution=ExecutionConfig(devices=2),
             space={
                 "schedule.peak_lr": "log(1e-3, 1e-1)",

@@ -14,6 +14,8 @@ num_layers = 1
 d_model = 16
 num_heads = 2
 context = 16
+[dropout]
+residual = 0.1
 [data]
 source = "synthetic"
 batch_size = 2
@@ -23,6 +25,7 @@ kind = "constant"
 warmup_steps = 10
 [tracker]
 console = "off"
+diagnose_every = 0
 [execution]
 devices = 2
 

@@ -50,7 +50,7 @@ def config(out: Path | None, **search: Any) -> SearchRun:
         search=SearchConfig(**{**options, **search}),
         space=SPACE,
         checkpoint=CheckpointConfig(every_seconds=0),
-        tracker=TrackerConfig(console="off"),
+        tracker=TrackerConfig(console="off", diagnose_every=0),
         execution=ExecutionConfig(devices=4, compilation_cache=False),
     )
 
