@@ -68,14 +68,14 @@ MUTANTS = [
     ),
     Mutant(
         5,
-        "study/forking.py",
+        "study/children.py",
         '            seed=source.seed if "key" in self.kept else seed,',
         "            seed=seed,",
         f"{FORKS}::test_a_fork_in_this_process_from_a_kept_step_has_the_same_bits",
     ),
     Mutant(
         5,
-        "study/forking.py",
+        "study/children.py",
         "rate = rate_at(self.parent.config, source.point, self.clock(source), source.step)",
         "rate = 0.9 * rate_at(self.parent.config, source.point, self.clock(source), source.step)",
         f"{FORKS}::test_the_rate_is_continuous_where_a_decay_begins",
