@@ -7,7 +7,7 @@ __getattr__, __all__ = attach(
     {
         "write_report": "page",
         "summarise": "summary",
-        "trace": "lineage",
+        "trace": "tracing",
         "final_results": "lineage",
         "inherited_curve": "lineage",
         "FIGURES": "figures",

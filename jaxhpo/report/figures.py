@@ -16,7 +16,8 @@ from jaxhpo.report import (
     throughput,
     tree,
 )
-from jaxhpo.report.lineage import History, Lineage, is_search
+from jaxhpo.report.lineage import History, Lineage
+from jaxhpo.report.tracing import is_search
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from jaxhpo.errors import UsageError
 from jaxhpo.report import sections
 from jaxhpo.report.dimensions import dimensions
 from jaxhpo.report.figures import FIGURES, draw
-from jaxhpo.report.lineage import History, Lineage, trace
+from jaxhpo.report.lineage import History, Lineage
 from jaxhpo.report.markup import Markup, tag
 from jaxhpo.report.summary import summarise
+from jaxhpo.report.tracing import trace
 
 
 def write_report(run_dir: str | os.PathLike[str]) -> Path:

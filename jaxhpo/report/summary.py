@@ -14,8 +14,8 @@ from jaxhpo.report.lineage import (
     final_results,
     number,
     score_order,
-    trace,
 )
+from jaxhpo.report.tracing import trace
 
 POPULATION = "pbt"
 CONTROL = "fixed"

@@ -6,15 +6,8 @@ import math
 import pytest
 
 from jaxhpo.record.history import history
-from jaxhpo.report.lineage import (
-    ancestors,
-    chain,
-    final_results,
-    inherited_curve,
-    last_of,
-    lives,
-    trace,
-)
+from jaxhpo.report.lineage import ancestors, chain, final_results, inherited_curve, last_of, lives
+from jaxhpo.report.tracing import trace
 
 
 def exploits(lineage):

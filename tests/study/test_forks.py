@@ -347,7 +347,8 @@ def test_a_changed_batch_size_keeps_the_position_in_sequences(whole: Path, tmp_p
 
 
 def test_a_fork_of_a_fork_inherits_the_whole_line(fan, runs: Path) -> None:
-    from jaxhpo.report.lineage import inherited_curve, trace
+    from jaxhpo.report.lineage import inherited_curve
+    from jaxhpo.report.tracing import trace
 
     out = runs / "grandchild"
     execute(forked(fan[0], out, trial=9, preset="recycle", at=("last",), steps=630, decay=(10,)))

@@ -22,8 +22,8 @@ from jaxhpo.record.config import TrackerConfig
 from jaxhpo.record.directory import RunDirectory
 from jaxhpo.record.history import history
 from jaxhpo.report.curves import best_line
-from jaxhpo.report.lineage import trace
 from jaxhpo.report.summary import summarise
+from jaxhpo.report.tracing import trace
 from jaxhpo.schedules import Batches, ScheduleConfig
 from jaxhpo.search.config import PbtConfig
 from jaxhpo.study.rates import POINTS, of_config, of_recipe, of_run, sampled
