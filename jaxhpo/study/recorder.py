@@ -12,7 +12,7 @@ import numpy as np
 from jaxhpo.record.checkpoints import CheckpointError, Store
 from jaxhpo.record.directory import RunDirectory
 from jaxhpo.record.keeping import KEEP, LOSS
-from jaxhpo.record.log import EventLog, shortest
+from jaxhpo.record.log import EventLog
 from jaxhpo.record.trackers.protocol import (
     Exploit,
     RunInfo,
@@ -23,17 +23,12 @@ from jaxhpo.record.trackers.protocol import (
 )
 from jaxhpo.search.plan import Assignment, Plan, Point, Report, Result
 from jaxhpo.study.births import birth
+from jaxhpo.study.curves import diagnosed, every_step, thinned
 from jaxhpo.study.groups import Groups
 from jaxhpo.study.kept import populations
 from jaxhpo.study.meter import Meter, known
 from jaxhpo.study.origin import Origin
 from jaxhpo.study.saved import as_safetensors, member_at
-
-CLIPPED = "clipped/"
-"""Begin of the names of shares clipped: what is logged of them is the mean since the last point."""
-
-CURVE_POINTS = 50
-"""At most so many points of each curve are logged for one segment."""
 
 BEST = "best/model.safetensors"
 
@@ -166,13 +161,13 @@ class Recorder:
         longest = max((row.steps + row.probe for row in plan.assignments), default=0)
         speed = self.meter.segment(seconds, longest, spent.tokens, spent.flops)
         self._note(plan, report)
-        dense = {trial: _every_step(curve) for trial, curve in curves.items()}
-        rare = {str(trial): _diagnosed(curve) for trial, curve in curves.items()}
+        dense = {trial: every_step(curve) for trial, curve in curves.items()}
+        rare = {str(trial): diagnosed(curve) for trial, curve in curves.items()}
         self.log.append(
             "report",
             index=index,
             results=[_logged(result) for result in report],
-            curves={str(trial): _thinned(curve) for trial, curve in dense.items()},
+            curves={str(trial): thinned(curve) for trial, curve in dense.items()},
             diagnostics={trial: curve for trial, curve in rare.items() if curve["step"]},
             seconds=seconds,
             tokens=spent.tokens,
@@ -281,20 +276,6 @@ def _logged(result: Result) -> dict[str, Any]:
     return row if row["metrics"] else {n: value for n, value in row.items() if n != "metrics"}
 
 
-def _every_step(curve: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The part of a segment's measurements that every step has."""
-    plain = ("step", "loss", "lr", "grad_norm")
-    return {n: values for n, values in curve.items() if n in plain or n.startswith(CLIPPED)}
-
-
-def _diagnosed(curve: Mapping[str, np.ndarray]) -> dict[str, list]:
-    """The part that only some steps have, at those steps; `step` is empty where there is none."""
-    rest = {name: values for name, values in curve.items() if name not in _every_step(curve)}
-    made = [np.isfinite(values) for values in rest.values()]
-    some = np.any(made, axis=0) if made else np.zeros(len(curve["step"]), bool)
-    return _thinned({n: values[some] for n, values in ({"step": curve["step"]} | rest).items()})
-
-
 def rows_of(plan: Plan, report: Report) -> int:
     """Different steps that the rows of a segment have made, and one for its report."""
     made = ((r.step - row.steps, r.step) for row, r in zip(plan.assignments, report, strict=True))
@@ -309,20 +290,3 @@ def reached(metadata: Mapping[str, Any]) -> set[int]:
         for trial, step in zip(trials, steps, strict=True)
         if trial is not None
     }
-
-
-def _thinned(curve: Mapping[str, np.ndarray]) -> dict[str, list]:
-    """At most CURVE_POINTS of a segment's points, its last one always among them."""
-    count = len(curve["step"])
-    stride = -(-count // CURVE_POINTS)
-    keep = np.arange((count - 1) % stride, count, stride) if count else np.arange(0)
-
-    def kept(name: str, values: np.ndarray) -> list:
-        if name == "step":
-            return values[keep].tolist()
-        if name.startswith(CLIPPED) and count:
-            begins = np.concatenate([[0], keep[:-1] + 1])
-            return shortest(np.add.reduceat(values, begins) / (keep + 1 - begins))
-        return shortest(values[keep])
-
-    return {name: kept(name, values) for name, values in curve.items()}
