@@ -19,7 +19,8 @@ BATCH = (DATA, FSDP)
 
 def make_mesh(axes: Axes | int | None = None) -> Mesh:
     """A mesh of these axes over the first devices; a number is that many shards of members, and
-    None all devices so. Raises UsageError where there are not as many.
+    None all devices so. Raises UsageError where there are not as many, and where a process would
+    have none.
 
     Devices keep JAX's order, so that those which share a member are neighbours.
     """
@@ -31,7 +32,14 @@ def make_mesh(axes: Axes | int | None = None) -> Mesh:
     if axes.devices > len(found):
         takes = "" if asked.startswith("execution.devices") else f" takes {axes.devices} devices"
         raise UsageError(f"{asked}{takes}; allowed: 1 to {len(found)}, those that JAX sees")
-    grid = np.asarray(evenly(found, axes.devices)).reshape(dataclasses.astuple(axes))
+    taken = evenly(found, axes.devices)
+    processes = {device.process_index for device in found}
+    if idle := processes - {device.process_index for device in taken}:
+        raise UsageError(
+            f"{asked} leaves {len(idle)} of {len(processes)} processes without a device; allowed: "
+            f"{len(processes)} devices or more, such as --mesh data={len(processes)}"
+        )
+    grid = np.asarray(taken).reshape(dataclasses.astuple(axes))
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 

@@ -15,18 +15,22 @@ def axes_for(config: Run | FunctionRun, members: int) -> Axes:
 
     On a CPU, where devices are virtual, there is one shard where members share a base, which every
     shard would hold a copy of. On accelerators a member that one device can't hold is split over as
-    few as can, and the devices that are left share the batches, as far as these split.
+    few as can, and the devices that are left share the batches, as far as these split. So they do
+    on CPUs where there are fewer members than processes.
     """
     execution = config.execution
     if execution.axes is not None:
         return execution.axes
     on_cpu = jax.default_backend() == "cpu"
-    if execution.devices is None and on_cpu and memory.adapter_of(config) is not None:
+    alone = jax.process_count() == 1
+    if execution.devices is None and on_cpu and alone and memory.adapter_of(config) is not None:
         return Axes()
     there = execution.devices or len(jax.devices())
-    if on_cpu or isinstance(config, FunctionRun):
+    if isinstance(config, FunctionRun):
+        return Axes(member=execution.devices or min(there, max(members, jax.process_count())))
+    if on_cpu and members >= jax.process_count():
         return Axes(member=execution.devices or min(there, members))
-    limit = memory.device_limit(config)
+    limit = None if on_cpu else memory.device_limit(config)
     fsdp = 1 if limit is None else memory.smallest_fsdp(config, limit, there) or 1
     fsdp = min(n for n in range(fsdp, there + 1) if there % n == 0)
     member = largest_divisor(there // fsdp, lambda n: n <= members)

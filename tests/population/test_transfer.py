@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxhpo.errors import UsageError
 from jaxhpo.population import transfer
 from jaxhpo.population.mesh import evenly, make_mesh
 
@@ -54,3 +55,10 @@ def test_fewer_devices_than_there_are_are_taken_from_every_process() -> None:
     taken = evenly(devices, 7)
     assert [d.process_index for d in taken] == [0, 0, 0, 1, 1, 2, 2]
     assert evenly(devices, 12) == devices
+
+
+def test_a_mesh_that_leaves_a_process_without_a_device_is_refused(monkeypatch) -> None:
+    devices = [Device(process, number) for process in range(2) for number in range(2)]
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    with pytest.raises(UsageError, match=r"execution\.devices=1 leaves 1 of 2 processes without"):
+        make_mesh(1)
