@@ -16,9 +16,9 @@ from jaxhpo.record.history import history
 from jaxhpo.record.log import LogError
 from jaxhpo.schedules.config import ScheduleConfig
 from jaxhpo.search.config import PbtConfig
+from jaxhpo.study.curves import thinned
 from jaxhpo.study.discovered import discovered
 from jaxhpo.study.forecast import plan as forecast
-from jaxhpo.study.recorder import _thinned
 from jaxhpo.study.replayed import plan_of, replay
 from jaxhpo.study.runs import execute, resume
 from jaxhpo.study.setup import prepare
@@ -165,7 +165,7 @@ def test_what_is_measured_now_and_then_is_on_record_at_its_own_steps(searched) -
 
 def test_the_share_clipped_is_the_mean_since_the_point_logged_before() -> None:
     made = np.array([1, 0, 0, 1, 1, 1, 0] * 17, np.float32)  # 119 steps, of which 40 are logged
-    curve = _thinned({"step": np.arange(119), "loss": made, "clipped/query": made})
+    curve = thinned({"step": np.arange(119), "loss": made, "clipped/query": made})
     assert curve["step"] == list(range(1, 119, 3)) and curve["step"][-1] == 118
     begins = [0, *(step + 1 for step in curve["step"][:-1])]
     means = [made[a : b + 1].mean() for a, b in zip(begins, curve["step"], strict=True)]
