@@ -97,7 +97,8 @@ def translate(run: Path | str, query: TranslateQuery | None = None) -> Translate
     with progress("translating", len(sources)) as advance:
         texts = translator.translate(sources, query.beams(), advance)
     if query.out is not None:
-        Path(query.out).write_text("".join(f"{' '.join(text.split())}\n" for text in texts))
+        lines = "".join(f"{' '.join(text.split())}\n" for text in texts)
+        Path(query.out).write_text(lines, encoding="utf-8")
     score = bleu(texts, references) if references else None
     return Translated(
         run=str(run),
