@@ -20,3 +20,8 @@ def flops_per_token(config: Any) -> float:
     forward = forward_flops_per_token(model, model.context)
     attention = attention_flops_per_token(model, model.context)
     return 2 * forward + attention + 6 * count_trained(config)
+
+
+def flops_per_step(config: Any) -> float:
+    """The same for one step of one member."""
+    return config.tokens_per_step * flops_per_token(config)

@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 
 import jax
 
-from jaxhpo import nn
 from jaxhpo.config.run import Run, SearchRun
 from jaxhpo.population.cache import use_compilation_cache
 from jaxhpo.population.chips import chip_of
@@ -201,14 +200,13 @@ DEFAULT_CHIP = "h100"
 
 def _group(setup: Setup, group: CompileGroup) -> GroupForecast:
     config = setup.opening.configs[group.statics]
-    tokens = group.tokens_per_step
     return GroupForecast(
         name=label(group.statics) or "all",
         trials=None if setup.opening.foreseen is None else setup.opening.trials_of(group.statics),
         places=tuple(engine.size for engine in group.engines),
         parameters=count_trained(config),
         memory=setup.opening.needs[group.statics],
-        flops_per_step=tokens * nn.flops_per_token(config.model, config.model.context),
+        flops_per_step=group.flops_per_step,
         programs=program_names(group),
     )
 

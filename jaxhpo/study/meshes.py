@@ -12,7 +12,7 @@ from jaxhpo.population import memory
 from jaxhpo.population.chips import CHIPS, Chip
 from jaxhpo.population.config import AXES, Axes
 from jaxhpo.population.sharding import FSDP, Spec, check_mesh, parts, spec_of
-from jaxhpo.population.work import flops_per_token
+from jaxhpo.population.work import flops_per_step
 
 UTILISATION = 0.5
 """Share of a chip's peak that a step's operations are taken to reach."""
@@ -138,7 +138,7 @@ def _choice(
         limit=int(chip.memory if limit is None else limit * 2**30),
     )
     model = config.model
-    operations = config.tokens_per_step * flops_per_token(config) * (REMAT if model.remat else 1)
+    operations = flops_per_step(config) * (REMAT if model.remat else 1)
     peak = chip.peak(model.compute_dtype)
     return MeshChoice(
         mesh=str(axes),

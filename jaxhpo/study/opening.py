@@ -17,7 +17,7 @@ from jaxhpo.population import hyperparams, memory
 from jaxhpo.population.engine import Engine
 from jaxhpo.population.mesh import axes_of
 from jaxhpo.population.sharding import check_mesh
-from jaxhpo.population.work import flops_per_token
+from jaxhpo.population.work import flops_per_step
 from jaxhpo.search.plan import Extent, Point, Scheduler
 from jaxhpo.study.compile_group import CompileGroup, Statics, label, shape_of, statics_of
 from jaxhpo.study.shards import batches_of
@@ -79,7 +79,7 @@ class Opening:
             probe=self.extent.probe,
             streams=streams,
             tokens_per_step=config.tokens_per_step,
-            flops_per_step=config.tokens_per_step * flops_per_token(config),
+            flops_per_step=flops_per_step(config),
             statics=statics,
         )
 
@@ -157,7 +157,7 @@ class Opening:
         if self.foreseen is None:
             return (largest,)
         shapes = [shape_of(engine) for engine in engines]
-        flops = _flops_per_step(config)
+        flops = flops_per_step(config)
         kept = worth_compiling(self.rounds, shapes, flops, jax.default_backend())
         return tuple(engine for engine in engines if shape_of(engine) in kept)
 
@@ -261,10 +261,3 @@ def _halved(largest: Engine, make: Callable[[int], Engine]) -> Iterable[Engine]:
         if smaller.size >= engine.size:
             return
         engine = smaller
-
-
-def _flops_per_step(config: Run) -> float:
-    from jaxhpo import nn
-
-    tokens = config.tokens_per_step
-    return tokens * nn.flops_per_token(config.model, config.model.context)

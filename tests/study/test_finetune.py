@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jaxhpo import nn
 from jaxhpo.adapters.config import AdapterConfig
 from jaxhpo.config.finetune import FinetuneRun
 from jaxhpo.data.config import DataConfig, ExamplesConfig
@@ -182,6 +183,10 @@ def test_a_plan_is_printed_before_anything_is_written(room: Path) -> None:
     found = plan(config(room, "planned", steps=600, space=space))
     assert found.parameters == 2 * 2 * 16 * 4 + 34
     assert found.memory.state > 0 and "programs" in str(found)
+    # of the base no gradient is formed: the operations are those that MFU counts, and fewer
+    model = replace(tiny().model, vocab_size=256)
+    of_all_weights = nn.flops_per_token(model, 16)
+    assert found.flops < 0.9 * found.tokens * of_all_weights
     assert not (room / "planned").exists()
 
 
