@@ -18,6 +18,7 @@ from tests.population.conftest import (
     Regression,
     assert_equal_bits,
     born,
+    drawn,
     make_engine,
     row,
 )
@@ -77,7 +78,8 @@ def prepared(config, batches):
 
 @pytest.fixture
 def compilations():
-    """JAX's own compile events with the cache off."""
+    """JAX's own compile events of engines; weights that all tests share are drawn before."""
+    drawn()
     with counted() as events:
         yield events
 
